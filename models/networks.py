@@ -1,0 +1,118 @@
+"""Networks: an encoder and a mirrored decoder, assembled from packed layers.
+
+To add one: a final settings class with an `assemble` method, and its place in `Network`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal, final
+
+import torch
+from pydantic import BeforeValidator, Field
+from torch import Tensor
+
+from models.packed import BatchNorm, Block, Layout, Linear, Views
+from models.settings import Settings, as_kind
+
+Layer = Linear | BatchNorm | Callable[[Tensor], Tensor]
+Activation = Literal["relu", "leaky_relu"]
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    # In place: what goes in is a layer's fresh output, and nobody needs it again.
+    "relu": torch.relu_,
+    "leaky_relu": torch.nn.functional.leaky_relu_,  # slope 0.01
+}
+
+
+@dataclass(frozen=True)
+class Code:
+    """What the encoder says of a batch: means (S, B, C + T), class units first, style units after.
+
+    `log_variance` (S, B, C) is None where the encoder is deterministic.
+    """
+
+    mean: Tensor
+    log_variance: Tensor | None
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """The layers of one member, and the layout of its parameters and running statistics."""
+
+    body: tuple[Layer, ...]
+    mean: Linear
+    log_variance: Linear | None
+    decoder: tuple[Layer, ...]
+
+    @property
+    def _named(self) -> list[Linear | BatchNorm]:
+        heads = [self.mean, *([self.log_variance] if self.log_variance else [])]
+        layers = [*self.body, *heads, *self.decoder]
+        return [layer for layer in layers if isinstance(layer, Linear | BatchNorm)]
+
+    def parameters(self) -> Layout:
+        """Return where a member's parameters lie."""
+        return Layout(tuple(block for layer in self._named for block in layer.blocks()))
+
+    def buffers(self) -> Layout:
+        """Return where a member's running statistics lie."""
+        return Layout(tuple(block for layer in self._named for block in layer.buffers()))
+
+    def encode(self, views: Views, images: Tensor) -> Code:
+        """Encode (S, B, pixels)."""
+        hidden = _through(self.body, views, images)
+        spread = self.log_variance(views, hidden) if self.log_variance else None
+        return Code(self.mean(views, hidden), spread)
+
+    def decode(self, views: Views, code: Tensor) -> Tensor:
+        """Decode (S, B, C + T) to (S, B, pixels)."""
+        return _through(self.decoder, views, code)
+
+
+def _through(layers: tuple[Layer, ...], views: Views, x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer(views, x) if isinstance(layer, Linear | BatchNorm) else layer(x)
+    return x
+
+
+@final
+class Mlp(Settings):
+    """Fully connected layers of the given widths, mirrored in the decoder."""
+
+    kind: Literal["mlp"] = "mlp"
+    hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(
+        default=(64, 32), strict=False, min_length=1
+    )
+    batch_norm: bool = False
+
+    def assemble(
+        self, pixels: int, units: int, activation: Activation, stochastic_units: int
+    ) -> Autoencoder:
+        """Return the autoencoder; `stochastic_units` of the code get a variance head."""
+        widths = [pixels, *self.hidden]
+        log_variance = Linear("code.log_variance", widths[-1], stochastic_units)
+        return Autoencoder(
+            body=self._stack("encoder", widths, activation),
+            mean=Linear("code.mean", widths[-1], units),
+            log_variance=log_variance if stochastic_units else None,
+            decoder=(
+                *self._stack("decoder", [units, *reversed(self.hidden)], activation),
+                Linear("decoder.out", self.hidden[0], pixels),
+            ),
+        )
+
+    def _stack(self, name: str, widths: list[int], activation: Activation) -> tuple[Layer, ...]:
+        layers: list[Layer] = []
+        for place, (fan_in, fan_out) in enumerate(zip(widths, widths[1:], strict=False)):
+            # No bias before BatchNorm: it would be subtracted again.
+            layers.append(Linear(f"{name}.{place}", fan_in, fan_out, bias=not self.batch_norm))
+            if self.batch_norm:
+                layers.append(BatchNorm(f"{name}.{place}.norm", fan_out))
+            layers.append(ACTIVATIONS[activation])
+        return tuple(layers)
+
+
+Network = Annotated[Mlp, BeforeValidator(as_kind)]
+
+__all__ = ["ACTIVATIONS", "Activation", "Autoencoder", "Block", "Code", "Mlp", "Network"]

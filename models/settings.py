@@ -1,0 +1,18 @@
+"""The base of everything that a study file can set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Settings(BaseModel):
+    """Frozen, strict settings: unknown keys, NaN, and `"3"` for 3 are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def as_kind(value: Any) -> Any:
+    """Read a bare name, such as `bimodal`, as the settings of that kind with its defaults."""
+    return {"kind": value} if isinstance(value, str) else value

@@ -1,0 +1,195 @@
+"""The trainer: a specification, seeds and images in, trained members out. There is no other.
+
+No globals, no files, no logging; it is never given labels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.diagnostics import collapse
+from models.members import Member, Pack
+from models.objectives import Code, divergence_of
+from models.spec import Spec
+
+TRAINER_VERSION = 1  # raised whenever the golden results of the tests change; part of every run_id
+CURVE_POINTS = 50
+CHUNK = 256  # rows per evaluation batch, constant: its shape is part of the numbers
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One seed's result. Everything here is a function of (specification, seed, images) alone.
+
+    `history` has one row per point of the learning curve: step, loss, reconstruction, divergence
+    (unweighted; NaN without a prior). `code` is (N, C + T), None where the member diverged.
+    """
+
+    seed: int
+    status: str  # ok | collapsed | diverged
+    reason: str | None
+    tensors: dict[str, NDArray[np.float32]]
+    history: NDArray[np.float64]
+    code: NDArray[np.float32] | None
+    reconstruction: float | None
+    divergence_value: float | None
+
+
+def curve_steps(steps: int) -> list[int]:
+    """Return the steps (counted from 1) after which the learning curve has a point."""
+    return sorted({round(point) for point in np.linspace(1, steps, min(steps, CURVE_POINTS))})
+
+
+def train(
+    spec: Spec,
+    seeds: Sequence[int],
+    images: NDArray[np.float32],
+    *,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> list[Trained]:
+    """Train every seed, together, on images (N, pixels); results are in the order of `seeds`.
+
+    `progress` is called with the number of steps done. Raises ValueError on images that are not
+    finite or not (N, pixels), and on a seed that is given twice.
+    """
+    _check(seeds, images)
+    with quiet_machine():
+        data = torch.from_numpy(np.array(images, dtype=np.float32)).to(device)
+        starts = [Member.start(spec, seed, data.shape[1]) for seed in seeds]
+        pack: Pack | None = Pack(spec, starts, data)
+        curves: dict[int, list[tuple[float, ...]]] = {seed: [] for seed in seeds}
+        results: dict[int, Trained] = {}
+        for point in curve_steps(spec.training.steps):
+            if pack is None:
+                break
+            values = _advance_to(pack, point)
+            for seed, value in zip(pack.seeds, values, strict=True):
+                curves[seed].append((float(point), *value))
+            pack = _part_from_diverged(pack, values, curves, results)
+            if progress is not None:
+                progress(point)
+        if pack is not None:
+            results.update(_evaluate(pack, curves))
+    return [results[seed] for seed in seeds]
+
+
+@contextlib.contextmanager
+def quiet_machine() -> Iterator[None]:
+    """Run with one thread and subnormal numbers as zero, as every pack must; then restore.
+
+    Two threads change the bits; subnormals, left behind by dead units in Adam's moments, cost a
+    hundred cycles each and make the fused step ten times slower.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # noqa: FBT003 - torch takes it by position
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)  # noqa: FBT003
+        torch.set_num_threads(threads)
+
+
+def _check(seeds: Sequence[int], images: NDArray[np.float32]) -> None:
+    if images.ndim != 2 or not len(images):  # noqa: PLR2004
+        msg = f"images must be (N, pixels), not {images.shape}"
+        raise ValueError(msg)
+    if not np.isfinite(images).all():
+        msg = "images hold NaN or Inf"
+        raise ValueError(msg)
+    if len(set(seeds)) != len(seeds) or not seeds:
+        msg = f"seeds must be distinct and at least one: {list(seeds)}"
+        raise ValueError(msg)
+
+
+def _advance_to(pack: Pack, point: int) -> list[tuple[float, ...]]:
+    """Step to the point; return (loss, reconstruction, divergence) of the last step, a member."""
+    while pack.step < point:
+        loss = pack.advance()
+    distance = torch.full_like(loss.total, torch.nan) if loss.divergence is None else loss.divergence
+    parts = torch.stack([loss.total.detach(), loss.reconstruction.detach(), distance.detach()], 1)
+    return [tuple(row) for row in parts.double().tolist()]
+
+
+def _part_from_diverged(
+    pack: Pack,
+    values: list[tuple[float, ...]],
+    curves: dict[int, list[tuple[float, ...]]],
+    results: dict[int, Trained],
+) -> Pack | None:
+    """Settle the members whose loss is NaN or Inf; return a pack of the others."""
+    finite = {seed: np.isfinite(row[0]) for seed, row in zip(pack.seeds, values, strict=True)}
+    if all(finite.values()):
+        return pack
+    for seed, alive in finite.items():
+        if not alive:
+            reason = f"the loss was not finite at step {pack.step}"
+            results[seed] = _diverged(seed, reason, curves[seed])
+    rest = [member for member in pack.members() if finite[member.seed]]
+    return Pack(pack.spec, rest, pack.images) if rest else None
+
+
+def _diverged(seed: int, reason: str, curve: list[tuple[float, ...]]) -> Trained:
+    return Trained(seed, "diverged", reason, {}, np.array(curve), None, None, None)
+
+
+@torch.no_grad()
+def _evaluate(pack: Pack, curves: dict[int, list[tuple[float, ...]]]) -> dict[int, Trained]:
+    """Encode and decode all images in evaluation mode, in chunks of one constant shape."""
+    spec, images = pack.spec, pack.images
+    network, prior = spec.assemble(images.shape[1]), spec.prior.mixture() if spec.prior else None
+    members, count = len(pack.seeds), len(images)
+    means, variances, errors = [], [], []
+    for start in range(0, count, CHUNK):
+        where = torch.arange(start, start + CHUNK, device=images.device).clamp_(max=count - 1)
+        chunk = images.index_select(0, where).expand(members, CHUNK, -1).contiguous()
+        code = network.encode(pack.views, chunk)
+        error = (network.decode(pack.views, code.mean) - chunk).square().sum(2) * 0.5
+        kept = min(CHUNK, count - start)
+        means.append(code.mean[:, :kept])
+        errors.append(error[:, :kept])
+        if code.log_variance is not None:
+            variances.append(code.log_variance[:, :kept])
+    code = Code(torch.cat(means, 1), torch.cat(variances, 1) if variances else None)
+    distance: list[float] | list[None] = [None] * members
+    units = spec.code.class_units
+    if spec.divergence is not None and prior is not None:
+        value = divergence_of(spec.divergence, prior, _double(code), code.mean.double(), units)
+        distance = value.tolist()
+    error_means = torch.cat(errors, 1).double().mean(1).tolist()
+    results = {}
+    for place, seed in enumerate(pack.seeds):
+        member_code = code.mean[place].cpu().numpy()
+        if not np.isfinite(member_code).all() or not np.isfinite(error_means[place]):
+            results[seed] = _diverged(seed, "the code is not finite", curves[seed])
+            continue
+        reason = collapse(member_code[:, :units], prior)
+        results[seed] = Trained(
+            seed=seed,
+            status="collapsed" if reason else "ok",
+            reason=reason,
+            tensors=pack.tensors(place),
+            history=np.array(curves[seed]),
+            code=member_code,
+            reconstruction=error_means[place],
+            divergence_value=distance[place],
+        )
+    return results
+
+
+def _double(code: Code) -> Code:
+    spread = code.log_variance
+    return Code(code.mean.double(), None if spread is None else spread.double())
+
+
+__all__ = ["TRAINER_VERSION", "Tensor", "Trained", "curve_steps", "quiet_machine", "train"]
