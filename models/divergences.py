@@ -92,3 +92,4 @@ def _mid_quantiles(prior: Mixture, count: int) -> NDArray[np.float64]:
 
 
 Divergence = Annotated[Kl | Wasserstein, Field(discriminator="kind"), BeforeValidator(as_kind)]
+COMPARES: dict[str, Compares] = {"kl": Kl.compares, "wasserstein": Wasserstein.compares}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from models.divergences import Divergence
+from models.divergences import COMPARES, Divergence
 from models.networks import Activation, Autoencoder, Mlp, Network
 from models.objectives import OBJECTIVES, Objective, ObjectiveName
 from models.packed import ALIGN
@@ -47,42 +48,18 @@ class Spec(Settings):
     @classmethod
     def _fill_defaults(cls, data: Any) -> Any:
         """Give an objective that needs them its prior and divergence."""
-        if not isinstance(data, dict) or not isinstance(data.get("objective"), str):
-            return data
-        row = OBJECTIVES.get(data["objective"])  # type: ignore[call-overload]
+        row = _row(data)
         if row is None or row.divergence is None:
             return data
         return {"prior": "normal", "divergence": row.divergence, **data}
 
     @model_validator(mode="after")
     def _refuse_nonsense(self) -> Self:
-        mistakes = list(self._mistakes())
+        mistakes = combination_mistakes(self.model_dump())
         if mistakes:
-            text = "combination"
-            raise PydanticCustomError(text, "{mistakes}", {"mistakes": mistakes})
+            kind = "combination"
+            raise PydanticCustomError(kind, "{mistakes}", {"mistakes": mistakes})
         return self
-
-    def _mistakes(self) -> list[tuple[str, str]]:
-        """Return (field, sentence) for each combination without sense."""
-        name, row, found = self.objective, self.row, []
-        if row.compares is None:
-            for field in ("prior", "divergence"):
-                if getattr(self, field) is not None:
-                    fix = f"remove it, or choose {_that_take(None)}"
-                    found.append((field, f"objective '{name}' takes no {field}; {fix}"))
-            return found
-        for field in ("prior", "divergence"):
-            if getattr(self, field) is None:
-                found.append((field, f"objective '{name}' needs a {field}"))
-        if self.divergence is not None and self.divergence.compares != row.compares:
-            kind, what = self.divergence.kind, self.divergence.compares
-            reason = {
-                "density": "compares densities q(z|x), which a deterministic code has not",
-                "sample": "compares samples, while the objective is a bound on densities",
-            }[what]
-            sentence = f"'{kind}' {reason}; with '{name}' use '{row.divergence}'"
-            found.append(("divergence", f"{sentence}, or choose {_that_take(what)}"))
-        return found
 
     @property
     def row(self) -> Objective:
@@ -111,6 +88,46 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value + 0.0 if isinstance(value, float) else value
+
+
+def combination_mistakes(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (field, sentence) for each combination without sense, as far as the names are known.
+
+    Reads plain settings, so that it also works beside other mistakes.
+    """
+    row = _row(settings)
+    if row is None:
+        return []
+    name, found = settings["objective"], []
+    if row.compares is None:
+        fix = f"remove it, or choose {_that_take(None)}"
+        return [
+            (field, f"objective '{name}' takes no {field}; {fix}")
+            for field in ("prior", "divergence")
+            if settings.get(field) is not None
+        ]
+    for field in ("prior", "divergence"):
+        if field in settings and settings[field] is None:
+            found.append((field, f"objective '{name}' needs a {field}"))
+    kind = _kind(settings.get("divergence"))
+    compares = COMPARES.get(kind)
+    if compares is not None and compares != row.compares:
+        reason = {
+            "density": "compares densities q(z|x), which a deterministic code has not",
+            "sample": "compares samples, while the objective is a bound on densities",
+        }[compares]
+        sentence = f"'{kind}' {reason}; with '{name}' use '{row.divergence}'"
+        found.append(("divergence", f"{sentence}, or choose {_that_take(compares)}"))
+    return found
+
+
+def _row(settings: Any) -> Objective | None:
+    name = settings.get("objective") if isinstance(settings, Mapping) else None
+    return next((row for known, row in OBJECTIVES.items() if known == name), None)
+
+
+def _kind(value: Any) -> str:
+    return str(value.get("kind")) if isinstance(value, Mapping) else str(value)
 
 
 def _that_take(what: str | None) -> str:

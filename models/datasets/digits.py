@@ -29,7 +29,9 @@ class Digits(Settings):
         twice = sorted({one for one in self.classes if self.classes.count(one) > 1})
         if twice:
             text = f"class {twice[0]} is named twice"
-            raise PydanticCustomError("combination", "{mistakes}", {"mistakes": [("classes", text)]})
+            raise PydanticCustomError(
+                "combination", "{mistakes}", {"mistakes": [("classes", text)]}
+            )
         return self
 
     def load(self) -> Dataset:

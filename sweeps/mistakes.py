@@ -1,0 +1,157 @@
+"""Mistakes in what a user wrote, as sentences: what, where, what was expected, the likely fix."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+Path = tuple[int | str, ...]
+
+NAME_RULE = "lower-case letters, digits and hyphens"
+
+
+class Refused(Exception):  # noqa: N818 - what happened, in the words of the command's contract
+    """What was asked cannot be done: one message a mistake, exit code 2, no traceback."""
+
+    def __init__(self, mistakes: Iterable[str]) -> None:
+        """Keep every mistake once, in the order found."""
+        self.mistakes = list(dict.fromkeys(mistakes))
+        super().__init__("\n".join(self.mistakes))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` where a known word is close, and the known words."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    guess = f"; did you mean '{close[0]}'?" if close else ";"
+    return f"{guess} known: {', '.join(known)}"
+
+
+def sentences(failure: ValidationError, model: type[BaseModel]) -> list[tuple[Path, str]]:
+    """Return (path below the model, sentence) for everything that pydantic found wrong."""
+    found = [pair for error in failure.errors() for pair in _pairs(error, model)]
+    deeper = {path[:-1] for path, _ in found if path}
+    return [(path, text) for path, text in found if not (text == _EMPTY and path in deeper)]
+
+
+def _pairs(error: ErrorDetails, model: type[BaseModel]) -> list[tuple[Path, str]]:
+    path, owner = _walk(model, error["loc"])
+    field = str(path[-1]) if path else "value"
+    if error["type"] == "combination":
+        found: list[tuple[str, str]] = error["ctx"]["mistakes"]
+        return [((*path, name), sentence) for name, sentence in found]
+    if error["type"] == "extra_forbidden":
+        known = owner.model_fields if owner else {}
+        return [(path[:-1], f"unknown key '{field}'{did_you_mean(field, known)}")]
+    if error["type"] == "missing":
+        names = choices(owner.model_fields[field].annotation) if owner else []
+        return [(path[:-1], f"{field} is missing{'; one of: ' if names else ''}{', '.join(names)}")]
+    return [(path, _sentence(error, field))]
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the settings classes that an annotation admits."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in models_in(part)]
+
+
+def choices(annotation: Any) -> list[str]:
+    """Return the names that an annotation admits: literals, or the kinds of its settings."""
+    if get_origin(annotation) is Literal:
+        return sorted(str(name) for name in get_args(annotation))
+    return sorted(_kind(model) for model in models_in(annotation) if _kind(model))
+
+
+def _kind(model: type[BaseModel]) -> str:
+    field = model.model_fields.get("kind", model.model_fields.get("name"))
+    return str(get_args(field.annotation)[0]) if field and get_args(field.annotation) else ""
+
+
+def _walk(model: type[BaseModel], location: Path) -> tuple[Path, type[BaseModel] | None]:
+    """Follow an error's location; drop a union's tags; return path and the last field's owner."""
+    path: list[int | str] = []
+    owner: type[BaseModel] | None = None
+    options = [model]
+    for part in location:
+        tagged = [option for option in options if len(options) > 1 and _kind(option) == part]
+        if tagged:
+            options = tagged
+            continue
+        path.append(part)
+        if isinstance(part, str):
+            owner = options[0] if len(options) == 1 else None
+            field = owner.model_fields.get(part) if owner else None
+            options = models_in(field.annotation) if field else []
+    return tuple(path), owner
+
+
+def shown(value: Any) -> str:
+    """Return a value as a reader wrote it, with its type where that is the point."""
+    if isinstance(value, bool):
+        return f"{str(value).lower()} (a truth value)"
+    if isinstance(value, str):
+        return f"'{value[:40]}' (text)"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return "nothing" if value is None else str(value)
+
+
+_EMPTY = "expected at least one value, got none"
+_TYPES = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "model_type": "a mapping of settings",
+    "model_attributes_type": "a mapping of settings or a name",
+    "dict_type": "a mapping of settings",
+}
+_BOUNDS = {
+    "greater_than": ("more than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+
+
+def _sentence(error: ErrorDetails, field: str) -> str:
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "sentence":
+        return error["msg"]
+    if kind in ("literal_error", "union_tag_invalid"):
+        known = re.findall(r"'([^']*)'", str(context.get("expected", context.get("expected_tags"))))
+        word = value.get("kind", value.get("name")) if isinstance(value, Mapping) else value
+        if known and isinstance(word, str):
+            return f"unknown {field} '{word}'{did_you_mean(word, known)}"
+        expected = context.get("expected", ", ".join(sorted(known)))
+        return f"expected {expected}, got {shown(word)}"
+    if kind == "union_tag_not_found":
+        return "kind is missing"
+    if kind in _TYPES:
+        return f"expected {_TYPES[kind]}, got {shown(value)}"
+    if kind in _BOUNDS:
+        words, key = _BOUNDS[kind]
+        return f"expected {words} {context[key]:g}, got {value}"
+    if kind == "multiple_of":
+        step = context["multiple_of"]
+        below, above = value // step * step, (value // step + 1) * step
+        fix = f"{below} or {above}" if below else f"{above}"
+        return f"expected a multiple of {step}, got {value}; try {fix}"
+    if kind == "too_short":
+        return _EMPTY
+    if kind == "string_pattern_mismatch":
+        tidy = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")
+        fix = f"; try '{tidy}'" if tidy else ""
+        return f"expected {NAME_RULE}, got '{value}'{fix}"
+    return f"{error['msg'][0].lower()}{error['msg'][1:]}, got {shown(value)}"

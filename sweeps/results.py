@@ -1,0 +1,186 @@
+"""Step 8: records as Parquet, the truth that everything else is derived from.
+
+A part file a pack holds its members' records; `results.parquet` joins those that the plan asks for
+with the study's axes, `summary.parquet` has a row a cell.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.scores import METRICS
+from sweeps.plan import Run
+from sweeps.stability import stability
+from sweeps.storage import write_whole
+from sweeps.study import Study
+
+DONE = ("ok", "collapsed", "diverged")
+SCORED = ("ok", "collapsed")
+OUTCOMES = (*METRICS, "reconstruction", "divergence_value")
+
+_TEXT, _FLOAT, _INT = pa.string(), pa.float64(), pa.int64()
+RECORD = pa.schema(
+    [
+        ("run_id", _TEXT),
+        ("cell_id", _TEXT),
+        ("seed", _INT),
+        ("status", _TEXT),
+        ("error", _TEXT),
+        ("traceback", _TEXT),
+        *((name, _FLOAT) for name in OUTCOMES),
+        ("seconds", _FLOAT),
+        ("pack", _TEXT),
+        ("host", _TEXT),
+        ("device", _TEXT),
+        ("cpu_capability", _TEXT),
+        ("threads", _INT),
+        ("kernel_settings", _TEXT),
+        ("torch_version", _TEXT),
+        ("trainer_version", _INT),
+        ("git_commit", _TEXT),
+        ("dataset_digest", _TEXT),
+        ("label_digest", _TEXT),
+        ("score_id", _TEXT),
+        ("finished_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+NOT_DETERMINISTIC = ("seconds", "pack", "host", "git_commit", "finished_at")
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Results:
+    """A study's tables: `runs` is results.parquet, `summary` is summary.parquet."""
+
+    runs: pa.Table
+    summary: pa.Table
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """Serialise in memory, so that a file is written in one piece."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def write_part(folder: Path, pack_id: str, records: Sequence[Record]) -> None:
+    """Write the records of one pack; this is what makes its runs finished."""
+    table = pa.Table.from_pylist(list(records), schema=RECORD)
+    write_whole(folder / "records" / f"{pack_id}.parquet", to_parquet(table))
+
+
+def read_records(folder: Path) -> dict[str, Record]:
+    """Return the record of every run by run_id; a finished one wins over a failed, then the newer."""
+    best: dict[str, Record] = {}
+    for path in sorted((folder / "records").glob("*.parquet")):
+        for record in pq.read_table(path, schema=RECORD).to_pylist():
+            known = best.get(record["run_id"])
+            if known is None or _rank(record) > _rank(known):
+                best[record["run_id"]] = record
+    return best
+
+
+def _rank(record: Record) -> tuple[bool, Any]:
+    return record["status"] in DONE, record["finished_at"]
+
+
+def gather(
+    study: Study,
+    runs: Sequence[Run],
+    records: Mapping[str, Record],
+    baselines: Mapping[str, Mapping[str, float | None]],
+) -> Results:
+    """Join the planned runs with their records and summarise each cell over its seeds."""
+    axes = list(study.cells[0].axes)
+    rows = [
+        {"study": study.name, "cell": run.cell.label, **records[run.run_id], **run.cell.axes}
+        for run in runs
+        if run.run_id in records
+    ]
+    leading = [("study", _TEXT), ("cell_id", _TEXT), ("cell", _TEXT)]
+    others = [field for field in RECORD if field.name != "cell_id"]
+    schema = pa.schema([*leading, *others, *_axis_fields(study, axes)])
+    table = pa.Table.from_pylist(rows, schema=schema)
+    return Results(table, _summary(study, runs, rows, baselines))
+
+
+def _axis_fields(study: Study, axes: Iterable[str]) -> list[pa.Field]:
+    """Type each axis by the values it has in this study."""
+    fields = []
+    for axis in axes:
+        values = [cell.axes[axis] for cell in study.cells if cell.axes[axis] is not None]
+        fields.append(pa.field(axis, pa.array(values).type if values else _TEXT))
+    return fields
+
+
+def _summary(
+    study: Study,
+    runs: Sequence[Run],
+    rows: Sequence[Record],
+    baselines: Mapping[str, Mapping[str, float | None]],
+) -> pa.Table:
+    by_cell: dict[str, list[Record]] = {run.cell_id: [] for run in runs}
+    for row in rows:
+        by_cell[row["cell_id"]].append(row)
+    cells = {run.cell_id: run.cell for run in runs}
+    planned = len(study.seeds)
+    summary = [
+        {"study": study.name, "cell_id": cell_id, "cell": cells[cell_id].label}
+        | cells[cell_id].axes
+        | _counts(members, planned)
+        | _statistics(members, study, baselines)
+        for cell_id, members in by_cell.items()
+    ]
+    # Every column has values in some cell or is a number that no cell defines.
+    table = pa.Table.from_pylist(summary)
+    types = [pa.field(f.name, _FLOAT if pa.types.is_null(f.type) else f.type) for f in table.schema]
+    fixed = {field.name: field for field in _axis_fields(study, study.cells[0].axes)}
+    return table.cast(pa.schema([fixed.get(field.name, field) for field in types]))
+
+
+def _counts(members: Sequence[Record], planned: int) -> dict[str, int]:
+    states = [record["status"] for record in members]
+    return {
+        "n_planned": planned,
+        "n_scored": sum(state in SCORED for state in states),
+        **{f"n_{state}": states.count(state) for state in (*DONE, "failed")},
+    }
+
+
+def _statistics(
+    members: Sequence[Record], study: Study, baselines: Mapping[str, Mapping[str, float | None]]
+) -> dict[str, float | None]:
+    """Return METRIC_STATISTIC over every scored run, the collapsed ones among them."""
+    found: dict[str, float | None] = {}
+    for metric in OUTCOMES:
+        scored = [m[metric] for m in members if m["status"] in SCORED and m[metric] is not None]
+        known = [row[metric] for row in baselines.values() if row.get(metric) is not None]
+        best = max((value for value in known if value is not None), default=None)
+        low = study.low if metric in METRICS else None
+        statistics = asdict(stability(scored, low=low, baseline=best))
+        statistics.pop("n")
+        found |= {f"{metric}_{name}": value for name, value in statistics.items()}
+    return found
+
+
+def write_tables(folder: Path, results: Results) -> None:
+    """Write results.parquet and summary.parquet."""
+    write_whole(folder / "results.parquet", to_parquet(results.runs))
+    write_whole(folder / "summary.parquet", to_parquet(results.summary))
+
+
+def read(folder: str | Path) -> Results:
+    """Read a study folder's tables.
+
+    Raises FileNotFoundError where the folder has none.
+    """
+    runs, summary = (Path(folder) / f"{name}.parquet" for name in ("results", "summary"))
+    return Results(pq.read_table(runs), pq.read_table(summary))

@@ -1,0 +1,270 @@
+"""Step 1: a study's YAML file becomes a `Study`, or every mistake in it at once, with its place."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from models.datasets import Dataset, DatasetSettings
+from models.settings import Settings
+from models.spec import Spec, combination_mistakes
+from models.streams import LARGEST_SEED
+from sweeps import grid
+from sweeps.cells import Cell, name_cells
+from sweeps.mistakes import Refused, did_you_mean, sentences, shown
+
+MOST_SEEDS = 100_000
+MOST_NODES = 200_000
+Note = Callable[[str, str], None]
+Metric = Literal[
+    "auc_oracle", "auc_split", "auc_covariate", "average_precision", "balanced_accuracy"
+]
+
+
+class Resources(Settings):
+    """What one pack asks of Ray, and how many packs may run at a time (null: as many as fit)."""
+
+    cpus: float = Field(default=1.0, gt=0)
+    gpus: float = Field(default=0.0, ge=0)
+    max_concurrent: int | None = Field(default=None, ge=1)
+
+
+def _seed_list(value: Any) -> Any:
+    """Read a count as the list 0 ... count - 1."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 1 <= value <= MOST_SEEDS:
+            text = f"expected 1 to {MOST_SEEDS} seeds, got {value}"
+            raise PydanticCustomError("sentence", "{text}", {"text": text})
+        return tuple(range(value))
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, tuple):
+        return value
+    text = f"expected a number of seeds or a list of seeds, got {shown(value)}"
+    raise PydanticCustomError("sentence", "{text}", {"text": text})
+
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1}) if len(seeds) < 1000 else []  # noqa: PLR2004
+    if twice or len(set(seeds)) != len(seeds):
+        text = f"seed {twice[0]} is listed twice" if twice else "a seed is listed twice"
+        raise PydanticCustomError("sentence", "{text}", {"text": text})
+    return tuple(sorted(seeds))
+
+
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+Seeds = Annotated[
+    tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct), BeforeValidator(_seed_list)
+]
+
+
+class StudyFile(Settings):
+    """The keys of a study file; `spec` and `cells` are read by `grid`."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100)
+    question: str = ""
+    dataset: DatasetSettings
+    seeds: Seeds = tuple(range(30))
+    spec: Any = None
+    cells: Any = None
+    metric: Metric = "auc_split"
+    low: float = Field(default=0.8, ge=0, le=1)
+    orient_by: str | None = None
+    resources: Resources = Resources()
+
+
+@dataclass(frozen=True)
+class Study:
+    """A validated study: cells and seeds are explicit lists."""
+
+    name: str
+    question: str
+    dataset: DatasetSettings
+    seeds: tuple[int, ...]
+    cells: tuple[Cell, ...]
+    metric: str
+    low: float
+    orient_by: str | None
+    resources: Resources
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the study with every default written out, itself a valid study file."""
+        return {
+            "name": self.name,
+            "question": self.question,
+            "dataset": self.dataset.model_dump(mode="json"),
+            "seeds": list(self.seeds),
+            "cells": [cell.spec.model_dump(mode="json") for cell in self.cells],
+            "metric": self.metric,
+            "low": self.low,
+            "orient_by": self.orient_by,
+            "resources": self.resources.model_dump(mode="json"),
+        }
+
+    def with_seeds(self, seeds: int | None) -> Study:
+        """Return the study with seeds 0 ... seeds - 1 instead of the file's; None keeps those."""
+        if seeds is None:
+            return self
+        if not 1 <= seeds <= MOST_SEEDS:
+            raise Refused([f"--seeds: expected 1 to {MOST_SEEDS} seeds, got {seeds}"])
+        return replace(self, seeds=tuple(range(seeds)))
+
+
+def find_study(name: str) -> Path:
+    """Return the file of a path, or of a study shipped by that name; Refused where there is none."""
+    path = Path(name)
+    if path.is_dir() and (path / "study.yaml").is_file():
+        return path / "study.yaml"
+    if path.is_file():
+        return path
+    shipped = importlib.resources.files("sweeps.studies")
+    known = sorted(item.name[:-5] for item in shipped.iterdir() if item.name.endswith(".yaml"))
+    if name in known:
+        return Path(str(shipped / f"{name}.yaml"))
+    what = "a folder without a study.yaml" if path.is_dir() else "no such file"
+    raise Refused([f"{name}: {what}, and no study of that name{did_you_mean(name, known)}"])
+
+
+def load_study(path: Path) -> tuple[Study, Dataset]:
+    """Read a study file and its dataset.
+
+    Raises Refused with every mistake that the schema can see: `file: place: sentence`.
+    """
+    raw = read_yaml(path)
+    mistakes: list[str] = []
+
+    def note(where: str, sentence: str) -> None:
+        mistakes.append(f"{path.name}: {where}: {sentence}" if where else f"{path.name}: {sentence}")
+
+    try:
+        file = StudyFile.model_validate(raw)
+    except ValidationError as failure:
+        file = None
+        for place, sentence in sentences(failure, StudyFile):
+            note(_dotted(place), sentence)
+    cells = _cells(raw, note)
+    dataset = _dataset(raw, note)
+    if mistakes or file is None or dataset is None:
+        raise Refused(mistakes)
+    chosen = {name: getattr(file, name) for name in StudyFile.model_fields if name != "spec"}
+    return Study(**{**chosen, "cells": name_cells(cells)}), dataset
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read one YAML 1.2 document that is a mapping of plain values; Refused otherwise."""
+    try:
+        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except OSError as failure:
+        raise Refused([f"{path}: cannot be read: {failure.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise Refused([f"{path.name}: not a text file in UTF-8"]) from None
+    except MarkedYAMLError as failure:
+        mark = failure.problem_mark
+        line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = (failure.problem or failure.context or "cannot be read as YAML").split("\n")[0]
+        raise Refused([f"{path.name}: {line}{problem}"]) from None
+    except (YAMLError, RecursionError, ValueError) as failure:
+        reason = str(failure).split("\n")[0]
+        raise Refused([f"{path.name}: cannot be read as YAML: {reason}"]) from None
+    if not isinstance(raw, dict):
+        raise Refused([f"{path.name}: expected a mapping of a study's keys, got {shown(raw)}"])
+    try:
+        size = _nodes(raw, 0)
+    except RecursionError:
+        size = MOST_NODES + 1
+    if size > MOST_NODES:
+        raise Refused([f"{path.name}: more than {MOST_NODES} values; is an alias within itself?"])
+    return raw
+
+
+def _nodes(value: Any, seen: int) -> int:
+    """Count values as they unfold, stopping soon after the limit."""
+    seen += 1
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inner:
+        if seen > MOST_NODES:
+            break
+        seen = _nodes(item, seen)
+    return seen
+
+
+def _dotted(path: tuple[int | str, ...]) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")
+
+
+def _cells(raw: dict[str, Any], note: Note) -> list[tuple[str, Spec]]:
+    """Return (place, specification) of each configuration; note every mistake."""
+    shared, blocks = raw.get("spec"), raw.get("cells")
+    shared = {} if shared is None else shared
+    blocks = [{}] if blocks is None else blocks
+    if not isinstance(shared, Mapping):
+        note("spec", f"expected a mapping of settings, got {shown(shared)}")
+        shared = {}
+    if not isinstance(blocks, list) or not blocks:
+        note("cells", f"expected a list of blocks, got {'none' if blocks == [] else shown(blocks)}")
+        return []
+    found: list[tuple[str, Spec]] = []
+    total = 0
+    for number, block in enumerate(blocks):
+        where = f"cells[{number}]"
+        if not isinstance(block, Mapping):
+            note(where, f"expected a mapping of settings, got {shown(block)}")
+            continue
+        size = grid.count(shared, block)
+        total += size
+        if size == 0:
+            note(where, "an empty list leaves nothing to run")
+        if total > grid.MOST_CELLS:
+            note(where, f"more than {grid.MOST_CELLS} configurations")
+            return found
+        found += _block_cells(shared, block, where, note)
+    first: dict[str, str] = {}
+    for where, spec in found:
+        if where == first.setdefault(spec.canonical_json(), where):
+            continue
+        note(where, f"a configuration that {first[spec.canonical_json()]} already has; remove one")
+    return found
+
+
+def _block_cells(
+    shared: Mapping[str, Any], block: Mapping[str, Any], where: str, note: Note
+) -> list[tuple[str, Spec]]:
+    found, seen = [], set()
+    for point in grid.points(shared, block, where):
+        try:
+            found.append((where, Spec.model_validate(point.settings)))
+        except ValidationError as failure:
+            # A wrong field hides what its neighbours make of each other: look at those as well.
+            hidden = [((field,), text) for field, text in combination_mistakes(point.settings)]
+            for path, sentence in [*sentences(failure, Spec), *hidden]:
+                message = (point.where(path), sentence)
+                if message not in seen:
+                    seen.add(message)
+                    note(*message)
+    return found
+
+
+def _dataset(raw: dict[str, Any], note: Note) -> Dataset | None:
+    """Load the dataset; note what the study asks of it that it has not."""
+    try:
+        dataset = TypeAdapter(DatasetSettings).validate_python(raw.get("dataset")).load()
+    except ValidationError:
+        return None  # noted already, with the file's other keys
+    orient_by, metric = raw.get("orient_by"), raw.get("metric")
+    if isinstance(orient_by, str) and orient_by not in dataset.covariates:
+        known = did_you_mean(orient_by, dataset.covariates)
+        note("orient_by", f"unknown covariate '{orient_by}'{known}")
+    if metric == "auc_covariate" and orient_by is None:
+        note("metric", "auc_covariate needs orient_by: the covariate that gives the code its sign")
+    if len(dataset.class_names) != 2:  # noqa: PLR2004 - every metric so far compares two classes
+        note("dataset.classes", f"expected two classes, got {len(dataset.class_names)}")
+    return dataset

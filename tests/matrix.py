@@ -1,0 +1,185 @@
+"""Every row of the tables of `models`, combined: what the tests of bits and of the oracle run over.
+
+The rows are read from the annotated unions themselves, so that a prior, a divergence, an activation
+or an objective that somebody adds is tested before its author writes a test.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import os
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.divergences import Divergence
+from models.networks import ACTIVATIONS, Network
+from models.objectives import OBJECTIVES
+from models.priors import Prior
+from models.settings import Settings
+from models.spec import Spec
+
+RUN_ALL = bool(os.environ.get("SEEDSWEEP_ALL"))
+TIMES_COVERED = 2  # each entry of each table, and each shape, in the sample that runs by default
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes on which kernels differ: odd widths, odd pixels, fewer images than a batch."""
+
+    hidden: tuple[int, ...]
+    style_units: int
+    batch_size: int
+    pixels: int
+    images: int
+    warm_up: int = 0
+
+    def __str__(self) -> str:
+        widths = "-".join(map(str, self.hidden))
+        return f"{self.pixels}px-{widths}-{self.style_units}-b{self.batch_size}-n{self.images}"
+
+
+SHAPES = (
+    Shape((13,), 0, 16, 49, 37),
+    Shape((30, 13), 2, 16, 49, 101, warm_up=7),
+    Shape((50, 30), 0, 32, 64, 77),
+    Shape((50, 30), 2, 48, 49, 37, warm_up=30),
+    Shape((13,), 2, 48, 64, 301),
+    Shape((30, 13), 0, 32, 33, 259),
+    Shape((64, 32), 0, 32, 64, 101, warm_up=7),
+    Shape((64, 32), 2, 16, 25, 97),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of every table that applies, and a shape."""
+
+    entries: tuple[tuple[str, str], ...]  # (table, entry)
+    settings: dict[str, Any]
+    shape: Shape
+
+    @property
+    def name(self) -> str:
+        return " ".join([*(entry for _, entry in self.entries), str(self.shape)])
+
+    def spec(self, **changes: Any) -> Spec:
+        """Return the specification; `changes` replace its top-level settings."""
+        return Spec.model_validate({**self.settings, **changes})
+
+    def images(self) -> NDArray[np.float32]:
+        """Return images in 0 ... 1 whose pixels hang together, as those of real images do."""
+        generator = np.random.default_rng(self.shape.pixels)
+        factors = generator.normal(size=(self.shape.images, 3))
+        pixels = factors @ generator.normal(size=(3, self.shape.pixels))
+        noise = generator.normal(size=pixels.shape) * 0.3
+        return (1 / (1 + np.exp(-pixels - noise))).astype(np.float32)
+
+
+def classes(union: Any) -> tuple[type[Settings], ...]:
+    """Return the classes of an annotated union, or of an annotated single class."""
+    inner = get_args(union)[0]
+    return get_args(inner) or (inner,)
+
+
+def variants(row: type[Settings]) -> list[dict[str, Any]]:
+    """Return settings of a row with every combination of its literal options."""
+    options = {
+        name: get_args(field.annotation)
+        for name, field in row.model_fields.items()
+        if get_origin(field.annotation) is Literal
+    }
+    return [dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())]
+
+
+def shifted(row: type[Settings]) -> dict[str, Any]:
+    """Return settings of a row with every number moved off its default."""
+    numbers = {
+        name: field.default * 0.75 + 0.3
+        for name, field in row.model_fields.items()
+        if isinstance(field.default, float)
+    }
+    return {**variants(row)[0], **numbers}
+
+
+def _rows() -> list[tuple[tuple[tuple[str, str], ...], dict[str, Any]]]:
+    rows = []
+    for objective, row in OBJECTIVES.items():
+        pairs: list[dict[str, Any]] = [{}]
+        if row.compares is not None:
+            priors = [one for kind in classes(Prior) for one in (variants(kind)[0], shifted(kind))]
+            suited = [one for one in classes(Divergence) if one.compares == row.compares]
+            divergences = [settings for kind in suited for settings in variants(kind)]
+            pairs = [{"prior": p, "divergence": d} for p in priors for d in divergences]
+        for pair, network, activation in itertools.product(pairs, _networks(), ACTIVATIONS):
+            settings = {"objective": objective, "activation": activation, "network": network, **pair}
+            entries = tuple((table, _text(value)) for table, value in settings.items())
+            rows.append((entries, settings))
+    return rows
+
+
+def _networks() -> list[dict[str, Any]]:
+    """Return every network without and with BatchNorm, where it has the choice."""
+    return [
+        {**settings, **norm}
+        for kind in classes(Network)
+        for settings in variants(kind)
+        for norm in ([{"batch_norm": n} for n in (False, True)] if _has(kind, "batch_norm") else [{}])
+    ]
+
+
+def _has(kind: type[Settings], field: str) -> bool:
+    return field in kind.model_fields
+
+
+def _text(settings: str | dict[str, Any]) -> str:
+    return settings if isinstance(settings, str) else "/".join(map(str, settings.values()))
+
+
+@functools.cache
+def all_cases() -> tuple[Case, ...]:
+    """Return the full matrix: every row with every shape."""
+    return tuple(_case(*row, shape) for row in _rows() for shape in SHAPES)
+
+
+def _case(entries: tuple[tuple[str, str], ...], settings: dict[str, Any], shape: Shape) -> Case:
+    network = settings["network"]
+    if network["kind"] == "mlp":
+        network = {**network, "hidden": shape.hidden}
+    divergence = settings.get("divergence")
+    warm = {"divergence": {**divergence, "warm_up": shape.warm_up}} if divergence else {}
+    code = {"style_units": shape.style_units}
+    training = {"batch_size": shape.batch_size, "steps": 30}
+    whole = {**settings, **warm, "network": network, "code": code, "training": training}
+    return Case(entries, whole, shape)
+
+
+@functools.cache
+def one_shape_each() -> tuple[Case, ...]:
+    """Return every row once, the shapes taking turns; the full matrix where RUN_ALL is set."""
+    rows = [all_cases()[start : start + len(SHAPES)] for start in range(0, len(all_cases()), len(SHAPES))]
+    turns = tuple(row[place % len(SHAPES)] for place, row in enumerate(rows))
+    return all_cases() if RUN_ALL else turns
+
+
+@functools.cache
+def sample() -> tuple[Case, ...]:
+    """Return few cases in which every entry and shape occurs; all of them where RUN_ALL is set.
+
+    Deterministic: cases are tried in the order of a digest of their names, and one stays where it
+    has an entry that has not yet occurred often enough.
+    """
+    if RUN_ALL:
+        return all_cases()
+    seen: dict[object, int] = {}
+    chosen = []
+    for case in sorted(all_cases(), key=lambda one: hashlib.sha256(one.name.encode()).digest()):
+        parts = [*case.entries, case.shape]
+        if any(seen.get(part, 0) < TIMES_COVERED for part in parts):
+            chosen.append(case)
+            seen |= {part: seen.get(part, 0) + 1 for part in parts}
+    return tuple(chosen)
