@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits
 
 Array = NDArray[np.float64]
 
@@ -47,3 +48,12 @@ BASELINES: dict[str, Callable[[Array], Array]] = {
     "PCA + Gaussian mixture": pca_mixture,
     "k-means": k_means,
 }
+
+
+def fit_all(pixels: Array) -> dict[str, Array]:
+    """Fit every baseline to images (N, D); one value an image each.
+
+    On one thread: their own are slower beside a sweep, and may add in another order.
+    """
+    with threadpool_limits(limits=1):
+        return {name: fit(pixels) for name, fit in BASELINES.items()}

@@ -53,7 +53,9 @@ class Kl(Weighted):
             squares = (log_variance.exp() + (mean - shift).square()) / scale**2
             per_unit = 0.5 * (squares - 1 - log_variance) + math.log(scale)
         else:
-            points, shares = (torch.from_numpy(part).to(mean) for part in _gauss_hermite(self.nodes))
+            points, shares = (
+                torch.from_numpy(part).to(mean) for part in _gauss_hermite(self.nodes)
+            )
             spread = (0.5 * log_variance).exp()
             z = mean.unsqueeze(3) + spread.unsqueeze(3) * points  # (S, B, U, nodes)
             per_unit = -0.5 * log_variance - LOG_SQRT_2PI_E - (prior.log_prob(z) * shares).sum(3)

@@ -5,6 +5,7 @@ To add one: a final settings class with an `assemble` method, and its place in `
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal, final
@@ -104,7 +105,7 @@ class Mlp(Settings):
 
     def _stack(self, name: str, widths: list[int], activation: Activation) -> tuple[Layer, ...]:
         layers: list[Layer] = []
-        for place, (fan_in, fan_out) in enumerate(zip(widths, widths[1:], strict=False)):
+        for place, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
             # No bias before BatchNorm: it would be subtracted again.
             layers.append(Linear(f"{name}.{place}", fan_in, fan_out, bias=not self.batch_norm))
             if self.batch_norm:

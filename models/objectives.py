@@ -30,9 +30,19 @@ class Objective:
 
 
 OBJECTIVES: dict[ObjectiveName, Objective] = {
-    "ae": Objective("reconstruction alone", False, None, None),
-    "vae": Objective("evidence lower bound (Kingma and Welling 2014)", True, "density", "kl"),
-    "wae": Objective("Wasserstein autoencoder (Tolstikhin 2018)", False, "sample", "wasserstein"),
+    "ae": Objective("reconstruction alone", stochastic=False, compares=None, divergence=None),
+    "vae": Objective(
+        "evidence lower bound (Kingma and Welling 2014)",
+        stochastic=True,
+        compares="density",
+        divergence="kl",
+    ),
+    "wae": Objective(
+        "Wasserstein autoencoder (Tolstikhin 2018)",
+        stochastic=False,
+        compares="sample",
+        divergence="wasserstein",
+    ),
 }
 
 
@@ -53,8 +63,9 @@ def divergence_of(
         if code.log_variance is None:
             msg = f"{divergence.kind} needs a stochastic encoder"
             raise TypeError(msg)
-        return divergence.value(prior, code.mean[:, :, :class_units], code.log_variance)
-    return divergence.value(prior, sample[:, :, :class_units])
+        means = code.mean[:, :, :class_units]
+        return divergence.value(prior, means, code.log_variance)  # type: ignore[call-arg]
+    return divergence.value(prior, sample[:, :, :class_units])  # type: ignore[call-arg]
 
 
 def sample_code(code: Code, noise: Tensor | None) -> Tensor:

@@ -67,8 +67,7 @@ class Layout:
     def unpack(self, flat: Tensor, members: int) -> Tensor:
         """Return the member rows (S, P) of a flat buffer, as a copy."""
         parts = [
-            flat[members * start : members * end].view(members, -1)
-            for _, start, end in self.cuts
+            flat[members * start : members * end].view(members, -1) for _, start, end in self.cuts
         ]
         return torch.cat(parts, 1) if parts else flat.view(members, 0)
 
@@ -173,7 +172,7 @@ class Linear:
         names = [block.name for block in self.blocks()]
         weight, *bias = (views.values[name] for name in names)
         gradients = [views.gradients[name] for name in names] if views.training else []
-        y: Tensor = _Linear.apply(x, weight, bias[0] if bias else None, gradients)
+        y: Tensor = _Linear.apply(x, weight, bias[0] if bias else None, gradients)  # type: ignore[no-untyped-call]
         return y
 
 
@@ -234,7 +233,10 @@ class BatchNorm:
     def buffers(self) -> list[Block]:
         """Return the running statistics of one member."""
         shape = (self.width,)
-        return [Block(f"{self.name}.mean", shape), Block(f"{self.name}.variance", shape, centre=1.0)]
+        return [
+            Block(f"{self.name}.mean", shape),
+            Block(f"{self.name}.variance", shape, centre=1.0),
+        ]
 
     def __call__(self, views: Views, x: Tensor) -> Tensor:
         """Normalise by the batch while training, by the running statistics afterwards."""
@@ -243,7 +245,8 @@ class BatchNorm:
         mean, variance = (views.buffers[block.name] for block in self.buffers())
         if views.training:
             gradients = [views.gradients[name] for name in names]
-            y: Tensor = _BatchNorm.apply(x, scale, shift, (mean, variance), gradients)
+            running = (mean, variance)
+            y: Tensor = _BatchNorm.apply(x, scale, shift, running, gradients)  # type: ignore[no-untyped-call]
             return y
         factor = scale * variance.add(EPSILON).sqrt_().reciprocal_()
         return ((x - mean.unsqueeze(1)) * factor.unsqueeze(1)).add_(shift.unsqueeze(1))
@@ -264,5 +267,5 @@ class _HalfSquaredError(torch.autograd.Function):
 
 def half_squared_error(decoded: Tensor, images: Tensor) -> Tensor:
     """Return half the squared error summed over pixels, mean over rows: (S, B, D) to (S,)."""
-    loss: Tensor = _HalfSquaredError.apply(decoded, images)
+    loss: Tensor = _HalfSquaredError.apply(decoded, images)  # type: ignore[no-untyped-call]
     return loss

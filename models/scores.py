@@ -53,9 +53,14 @@ class Scorer:
             "balanced_accuracy": None if midpoint is None else self._accuracy(code - midpoint),
         }
 
-    def _by_halves(self, code: Array, metric: object) -> float:
-        """Score each half with the sign that the other half's AUC prefers, and average."""
+    def _by_halves(self, code: Array, metric: object) -> float | None:
+        """Score each half with the sign that the other half's AUC prefers, and average.
+
+        None where a class has a single image, which only one half can hold.
+        """
         assert self.labels is not None  # noqa: S101 - narrowed by `scores`
+        if min(np.unique(self.labels, return_counts=True)[1]) < 2:  # noqa: PLR2004
+            return None
         values = []
         for own, other in ((0, 1), (1, 0)):
             mine, theirs = self._halves == own, self._halves == other
@@ -63,7 +68,7 @@ class Scorer:
             values.append(float(metric(self.labels[mine], sign * code[mine])))  # type: ignore[operator]
         return float(np.mean(values))
 
-    def _accuracy(self, centred: Array) -> float:
+    def _accuracy(self, centred: Array) -> float | None:
         def at_zero(labels: Labels, signed: Array) -> float:
             return float(balanced_accuracy_score(labels, signed > 0))
 

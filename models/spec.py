@@ -98,7 +98,7 @@ def combination_mistakes(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     row = _row(settings)
     if row is None:
         return []
-    name, found = settings["objective"], []
+    name = settings["objective"]
     if row.compares is None:
         fix = f"remove it, or choose {_that_take(None)}"
         return [
@@ -106,9 +106,11 @@ def combination_mistakes(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
             for field in ("prior", "divergence")
             if settings.get(field) is not None
         ]
-    for field in ("prior", "divergence"):
-        if field in settings and settings[field] is None:
-            found.append((field, f"objective '{name}' needs a {field}"))
+    found = [
+        (field, f"objective '{name}' needs a {field}")
+        for field in ("prior", "divergence")
+        if field in settings and settings[field] is None
+    ]
     kind = _kind(settings.get("divergence"))
     compares = COMPARES.get(kind)
     if compares is not None and compares != row.compares:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from models.diagnostics import collapse
 from models.members import Member, Pack
-from models.objectives import Code, divergence_of
+from models.networks import Code
+from models.objectives import divergence_of
 from models.spec import Spec
 
 TRAINER_VERSION = 1  # raised whenever the golden results of the tests change; part of every run_id
@@ -92,11 +93,11 @@ def quiet_machine() -> Iterator[None]:
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # noqa: FBT003 - torch takes it by position
+    torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(False)  # noqa: FBT003
+        torch.set_flush_denormal(False)
         torch.set_num_threads(threads)
 
 
@@ -116,7 +117,9 @@ def _advance_to(pack: Pack, point: int) -> list[tuple[float, ...]]:
     """Step to the point; return (loss, reconstruction, divergence) of the last step, a member."""
     while pack.step < point:
         loss = pack.advance()
-    distance = torch.full_like(loss.total, torch.nan) if loss.divergence is None else loss.divergence
+    distance = (
+        torch.full_like(loss.total, torch.nan) if loss.divergence is None else loss.divergence
+    )
     parts = torch.stack([loss.total.detach(), loss.reconstruction.detach(), distance.detach()], 1)
     return [tuple(row) for row in parts.double().tolist()]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -32,26 +32,37 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"{guess} known: {', '.join(known)}"
 
 
-def sentences(failure: ValidationError, model: type[BaseModel]) -> list[tuple[Path, str]]:
-    """Return (path below the model, sentence) for everything that pydantic found wrong."""
-    found = [pair for error in failure.errors() for pair in _pairs(error, model)]
-    deeper = {path[:-1] for path, _ in found if path}
-    return [(path, text) for path, text in found if not (text == _EMPTY and path in deeper)]
+class Mistake(NamedTuple):
+    """A path below a model and what is wrong there; `at_owner` where the place is one level up."""
+
+    path: Path
+    sentence: str
+    at_owner: bool = False
 
 
-def _pairs(error: ErrorDetails, model: type[BaseModel]) -> list[tuple[Path, str]]:
+def sentences(failure: ValidationError, model: type[BaseModel]) -> list[Mistake]:
+    """Return everything that pydantic found wrong, in our words."""
+    found = [mistake for error in failure.errors() for mistake in _mistakes(error, model)]
+    deeper = {mistake.path[:-1] for mistake in found if mistake.path}
+    return [m for m in found if not (m.sentence == _EMPTY and m.path in deeper)]
+
+
+def _mistakes(error: ErrorDetails, model: type[BaseModel]) -> list[Mistake]:
     path, owner = _walk(model, error["loc"])
     field = str(path[-1]) if path else "value"
     if error["type"] == "combination":
         found: list[tuple[str, str]] = error["ctx"]["mistakes"]
-        return [((*path, name), sentence) for name, sentence in found]
+        return [Mistake((*path, name), sentence) for name, sentence in found]
+    known = owner.model_fields if owner else {}
     if error["type"] == "extra_forbidden":
-        known = owner.model_fields if owner else {}
-        return [(path[:-1], f"unknown key '{field}'{did_you_mean(field, known)}")]
-    if error["type"] == "missing":
-        names = choices(owner.model_fields[field].annotation) if owner else []
-        return [(path[:-1], f"{field} is missing{'; one of: ' if names else ''}{', '.join(names)}")]
-    return [(path, _sentence(error, field))]
+        return [Mistake(path, f"unknown key '{field}'{did_you_mean(field, known)}", at_owner=True)]
+    if error["type"] in ("missing", "union_tag_not_found"):
+        names = choices(known[field].annotation) if field in known else []
+        named = f"; one of: {', '.join(names)}" if names else ""
+        if error["type"] == "missing":
+            return [Mistake(path, f"{field} is missing{named}", at_owner=True)]
+        return [Mistake(path, f"kind is missing{named}")]
+    return [Mistake(path, _sentence(error, field))]
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -136,13 +147,11 @@ def _sentence(error: ErrorDetails, field: str) -> str:
             return f"unknown {field} '{word}'{did_you_mean(word, known)}"
         expected = context.get("expected", ", ".join(sorted(known)))
         return f"expected {expected}, got {shown(word)}"
-    if kind == "union_tag_not_found":
-        return "kind is missing"
     if kind in _TYPES:
         return f"expected {_TYPES[kind]}, got {shown(value)}"
     if kind in _BOUNDS:
         words, key = _BOUNDS[kind]
-        return f"expected {words} {context[key]:g}, got {value}"
+        return f"expected {words} {_number(context[key])}, got {value}"
     if kind == "multiple_of":
         step = context["multiple_of"]
         below, above = value // step * step, (value // step + 1) * step
@@ -155,3 +164,7 @@ def _sentence(error: ErrorDetails, field: str) -> str:
         fix = f"; try '{tidy}'" if tidy else ""
         return f"expected {NAME_RULE}, got '{value}'{fix}"
     return f"{error['msg'][0].lower()}{error['msg'][1:]}, got {shown(value)}"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)

@@ -66,7 +66,7 @@ def packs_of(runs: Sequence[Run], slots: int, width: int | None = None) -> list[
     width, packs are as wide as pays, and narrow enough that every slot gets one.
     """
     if width is None:
-        width = min(WIDEST, max(1, -(-len(runs) // max(1, slots))))
+        width = min(WIDEST, max(1, len(runs) // max(1, slots)))
     by_cell: dict[str, list[Run]] = {}
     for run in runs:
         by_cell.setdefault(run.cell_id, []).append(run)

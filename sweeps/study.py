@@ -19,7 +19,7 @@ from models.spec import Spec, combination_mistakes
 from models.streams import LARGEST_SEED
 from sweeps import grid
 from sweeps.cells import Cell, name_cells
-from sweeps.mistakes import Refused, did_you_mean, sentences, shown
+from sweeps.mistakes import Mistake, Refused, did_you_mean, sentences, shown
 
 MOST_SEEDS = 100_000
 MOST_NODES = 200_000
@@ -148,8 +148,9 @@ def load_study(path: Path) -> tuple[Study, Dataset]:
         file = StudyFile.model_validate(raw)
     except ValidationError as failure:
         file = None
-        for place, sentence in sentences(failure, StudyFile):
-            note(_dotted(place), sentence)
+        for mistake in sentences(failure, StudyFile):
+            place = _dotted(mistake.path)
+            note(place.rpartition(".")[0] if mistake.at_owner else place, mistake.sentence)
     cells = _cells(raw, note)
     dataset = _dataset(raw, note)
     if mistakes or file is None or dataset is None:
@@ -244,9 +245,10 @@ def _block_cells(
             found.append((where, Spec.model_validate(point.settings)))
         except ValidationError as failure:
             # A wrong field hides what its neighbours make of each other: look at those as well.
-            hidden = [((field,), text) for field, text in combination_mistakes(point.settings)]
-            for path, sentence in [*sentences(failure, Spec), *hidden]:
-                message = (point.where(path), sentence)
+            hidden = [Mistake((f,), text) for f, text in combination_mistakes(point.settings)]
+            for mistake in [*sentences(failure, Spec), *hidden]:
+                place = point.where(mistake.path)
+                message = (place.rpartition(".")[0] if mistake.at_owner else place, mistake.sentence)
                 if message not in seen:
                     seen.add(message)
                     note(*message)

@@ -24,6 +24,7 @@ from models.settings import Settings
 from models.spec import Spec
 
 RUN_ALL = bool(os.environ.get("SEEDSWEEP_ALL"))
+STEPS = 20
 TIMES_COVERED = 2  # each entry of each table, and each shape, in the sample that runs by default
 
 
@@ -80,7 +81,7 @@ class Case:
         return (1 / (1 + np.exp(-pixels - noise))).astype(np.float32)
 
 
-def classes(union: Any) -> tuple[type[Settings], ...]:
+def classes(union: Any) -> tuple[Any, ...]:
     """Return the classes of an annotated union, or of an annotated single class."""
     inner = get_args(union)[0]
     return get_args(inner) or (inner,)
@@ -93,7 +94,9 @@ def variants(row: type[Settings]) -> list[dict[str, Any]]:
         for name, field in row.model_fields.items()
         if get_origin(field.annotation) is Literal
     }
-    return [dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())]
+    return [
+        dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())
+    ]
 
 
 def shifted(row: type[Settings]) -> dict[str, Any]:
@@ -116,7 +119,12 @@ def _rows() -> list[tuple[tuple[tuple[str, str], ...], dict[str, Any]]]:
             divergences = [settings for kind in suited for settings in variants(kind)]
             pairs = [{"prior": p, "divergence": d} for p in priors for d in divergences]
         for pair, network, activation in itertools.product(pairs, _networks(), ACTIVATIONS):
-            settings = {"objective": objective, "activation": activation, "network": network, **pair}
+            settings = {
+                "objective": objective,
+                "activation": activation,
+                "network": network,
+                **pair,
+            }
             entries = tuple((table, _text(value)) for table, value in settings.items())
             rows.append((entries, settings))
     return rows
@@ -128,7 +136,9 @@ def _networks() -> list[dict[str, Any]]:
         {**settings, **norm}
         for kind in classes(Network)
         for settings in variants(kind)
-        for norm in ([{"batch_norm": n} for n in (False, True)] if _has(kind, "batch_norm") else [{}])
+        for norm in (
+            [{"batch_norm": n} for n in (False, True)] if _has(kind, "batch_norm") else [{}]
+        )
     ]
 
 
@@ -153,28 +163,25 @@ def _case(entries: tuple[tuple[str, str], ...], settings: dict[str, Any], shape:
     divergence = settings.get("divergence")
     warm = {"divergence": {**divergence, "warm_up": shape.warm_up}} if divergence else {}
     code = {"style_units": shape.style_units}
-    training = {"batch_size": shape.batch_size, "steps": 30}
+    training = {"batch_size": shape.batch_size, "steps": STEPS}
     whole = {**settings, **warm, "network": network, "code": code, "training": training}
     return Case(entries, whole, shape)
 
 
 @functools.cache
 def one_shape_each() -> tuple[Case, ...]:
-    """Return every row once, the shapes taking turns; the full matrix where RUN_ALL is set."""
-    rows = [all_cases()[start : start + len(SHAPES)] for start in range(0, len(all_cases()), len(SHAPES))]
-    turns = tuple(row[place % len(SHAPES)] for place, row in enumerate(rows))
-    return all_cases() if RUN_ALL else turns
+    """Return every row once, the shapes taking turns."""
+    count = len(SHAPES)
+    return tuple(all_cases()[row * count + row % count] for row in range(len(all_cases()) // count))
 
 
 @functools.cache
 def sample() -> tuple[Case, ...]:
-    """Return few cases in which every entry and shape occurs; all of them where RUN_ALL is set.
+    """Return few cases in which every entry and every shape occurs.
 
     Deterministic: cases are tried in the order of a digest of their names, and one stays where it
     has an entry that has not yet occurred often enough.
     """
-    if RUN_ALL:
-        return all_cases()
     seen: dict[object, int] = {}
     chosen = []
     for case in sorted(all_cases(), key=lambda one: hashlib.sha256(one.name.encode()).digest()):

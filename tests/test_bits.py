@@ -11,27 +11,27 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from matrix import SHAPES, TIMES_COVERED, Case, all_cases, sample
+from matrix import RUN_ALL, SHAPES, STEPS, TIMES_COVERED, Case, all_cases, one_shape_each, sample
 
 from models.members import Member, Pack
 from models.train import Trained, _evaluate, quiet_machine, train
 
 WIDEST = 33
 WIDTHS = (1, 2, 3, 5, 16)
-CASES = pytest.mark.parametrize("case", sample(), ids=lambda case: case.name)
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with quiet_machine():
-        yield
+def over(cases: tuple[Case, ...]) -> pytest.MarkDecorator:
+    """Run over the cases where everything runs, else over the sample."""
+    return pytest.mark.parametrize(
+        "case", cases if RUN_ALL else sample(), ids=lambda case: case.name
+    )
 
 
 def digest(trained: Trained) -> str:
@@ -57,21 +57,22 @@ def start(case: Case, seeds: Sequence[int]) -> list[Member]:
 def advanced(case: Case, members: Sequence[Member], steps: int) -> list[Member]:
     """Build a pack of the members, take some steps, and give the members back."""
     pack = Pack(case.spec(), members, torch.from_numpy(case.images()))
-    for _ in range(steps):
-        pack.advance()
+    with quiet_machine():
+        for _ in range(steps):
+            pack.advance()
     return pack.members()
 
 
 def finished(case: Case, members: Sequence[Member]) -> dict[int, str]:
     """Build a pack of the members, take the steps that are left, and evaluate it."""
+    members = advanced(case, members, STEPS - members[0].step)
     pack = Pack(case.spec(), members, torch.from_numpy(case.images()))
-    while pack.step < case.spec().training.steps:
-        pack.advance()
     curves: dict[int, list[tuple[float, ...]]] = {seed: [] for seed in pack.seeds}
-    return {seed: digest(one) for seed, one in _evaluate(pack, curves).items()}
+    with quiet_machine():
+        return {seed: digest(one) for seed, one in _evaluate(pack, curves).items()}
 
 
-@CASES
+@over(all_cases())
 def test_any_width_any_partners_and_any_order_give_the_same_bits(case: Case) -> None:
     """Seeds wander through the slots: each width takes other seeds in another order."""
     expected = digests(case, range(WIDEST))
@@ -81,7 +82,7 @@ def test_any_width_any_partners_and_any_order_give_the_same_bits(case: Case) -> 
         assert digests(case, seeds) == {seed: expected[seed] for seed in seeds}, f"width {width}"
 
 
-@CASES
+@over(one_shape_each())
 def test_partners_that_leave_or_join_midway_change_no_bit(case: Case) -> None:
     expected = digests(case, [4])[4]
     left = advanced(case, start(case, [1, 4, 2, 3, 5]), 11)
@@ -92,13 +93,13 @@ def test_partners_that_leave_or_join_midway_change_no_bit(case: Case) -> None:
     assert finished(case, joined)[4] == expected, "dropped to three, then regrouped to six"
 
 
-@CASES
+@over(one_shape_each())
 def test_a_partner_full_of_nan_changes_no_bit(case: Case) -> None:
     """The poison is in the values, hence in the losses, the gradients and Adam's moments."""
     expected = digests(case, [6, 7])
     first, poisoned, last = start(case, [6, 0, 7])
     poisoned = replace(poisoned, values=torch.full_like(poisoned.values, torch.nan))
-    after = advanced(case, [first, poisoned, last], case.spec().training.steps)
+    after = advanced(case, [first, poisoned, last], STEPS)
     assert after[1].second_moment.isnan().any()
     assert finished(case, [after[0], after[2]]) == expected
 
@@ -113,15 +114,13 @@ print(json.dumps({case.name: digests(case, [5, 3])[3] for case in sample()}))
 
 
 def test_another_process_that_starts_with_other_threads_gives_the_same_bits() -> None:
-    """`train` sets one thread itself; here it starts from two and from the machine's default."""
+    """`train` sets one thread itself, whatever the process started with."""
     here = {case.name: digests(case, [3])[3] for case in sample()}
     tests = Path(__file__).parent
     paths = os.pathsep.join([str(tests), str(tests.parent), *sys.path])
     command = [sys.executable, "-c", PROGRAM, "2"]
     environment = {**os.environ, "PYTHONPATH": paths}
-    there = subprocess.run(  # noqa: S603 - our own program
-        command, env=environment, capture_output=True, text=True, check=False
-    )
+    there = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert there.returncode == 0, there.stderr
     assert json.loads(there.stdout) == here
 
@@ -132,7 +131,7 @@ def test_the_digest_changes_with_seed_steps_and_a_single_pixel() -> None:
     images = case.images()
     touched = images.copy()
     touched[11, 3] = np.nextafter(touched[11, 3], np.float32(2))
-    fewer = case.spec(training={**case.settings["training"], "steps": 29})
+    fewer = case.spec(training={**case.settings["training"], "steps": STEPS - 1})
     results = [
         train(case.spec(), [3], images),
         train(case.spec(), [2], images),
@@ -148,7 +147,9 @@ def test_a_second_thread_would_be_seen() -> None:
     case = sample()[0]
     torch.set_num_threads(2)
     try:
-        train(case.spec(), [0], case.images(), progress=lambda _: seen.append(torch.get_num_threads()))
+        train(
+            case.spec(), [0], case.images(), progress=lambda _: seen.append(torch.get_num_threads())
+        )
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

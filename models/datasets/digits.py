@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self, final
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 from sklearn.datasets import load_digits
@@ -29,9 +30,8 @@ class Digits(Settings):
         twice = sorted({one for one in self.classes if self.classes.count(one) > 1})
         if twice:
             text = f"class {twice[0]} is named twice"
-            raise PydanticCustomError(
-                "combination", "{mistakes}", {"mistakes": [("classes", text)]}
-            )
+            kind = "combination"
+            raise PydanticCustomError(kind, "{mistakes}", {"mistakes": [("classes", text)]})
         return self
 
     def load(self) -> Dataset:
@@ -55,7 +55,7 @@ class Digits(Settings):
         )
 
 
-def _covariates(images: np.ndarray) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+def _covariates(images: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     ink = images.sum((1, 2))
     rows, columns = np.indices(images.shape[1:])
     row = (images * rows).sum((1, 2)) / ink

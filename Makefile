@@ -1,0 +1,73 @@
+# The front doors; `make` alone lists them. CI, pre-commit and people all come in here.
+#
+#   make PYTHON=python3.12 quickstart      another interpreter for .venv
+#   make test TESTS=tests/test_plan.py     some of the tests
+#   make test ARGS="-x -k seeds"           more for pytest
+
+PYTHON ?= python3
+TESTS ?=
+ARGS ?=
+
+BIN := .venv/bin
+SLOW := $(wildcard tests/faults tests/cluster tests/browser)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary --no-compile
+
+# Bytecode is kept where this is otherwise set: without it each of Ray's workers, and each start of
+# the command, compiles torch again (13 s). pip's own compiling of everything costs a minute more
+# than compiling what is imported, hence --no-compile.
+export PYTHONDONTWRITEBYTECODE :=
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-all check bench clean
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+	  while IFS='|' read -r name what; do printf '%-16s %s\n' "$$name" "$$what"; done
+
+quickstart: .venv/.ready-run ## install what is needed, train the example study, show its table
+	$(BIN)/sweeps run quickstart
+
+test: .venv/.ready-test ## the tests, in random order, without the slow folders
+	$(BIN)/pytest $(TESTS) $(ARGS)
+
+test-all: .venv/.ready-test ## every test: more cases, and faults, cluster and browser where there
+	SEEDSWEEP_ALL=1 $(BIN)/pytest tests $(SLOW) $(ARGS)
+
+check: .venv/.ready-check ## format, lint, types, import direction
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/.ready-run ## every benchmark, side by side with what it is compared to
+	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+clean: ## remove .venv and caches; runs/ and mlflow.db are yours and stay
+	rm -rf .venv .make build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	  .import_linter_cache
+	find models sweeps tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# What to install for which door.
+.venv/.ready-run: EXTRAS :=
+.venv/.ready-test: EXTRAS := [test]
+.venv/.ready-check: EXTRAS := [test,check]
+
+# Two makes at once wait for each other; the second then finds that all is done.
+ifndef LOCKED
+.venv/.ready-%: pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null || { echo "no $(PYTHON) here: seedsweep needs Python 3.11 \
+	or newer; name yours: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "seedsweep needs Python \
+	3.11 or newer, and $(PYTHON) is %d.%d; name another: make PYTHON=python3.12 $(MAKECMDGOALS)" \
+	% sys.version_info[:2] or 0)'
+	@$(PYTHON) -c 'import fcntl, os, sys; os.makedirs(".make", exist_ok=True); \
+	lock = os.open(".make/lock", os.O_CREAT | os.O_RDWR); os.set_inheritable(lock, True); \
+	fcntl.flock(lock, fcntl.LOCK_EX); \
+	os.execvp(sys.argv[1], sys.argv[1:])' $(MAKE) --silent --no-print-directory LOCKED=1 $@
+else
+.venv/.ready-%: pyproject.toml constraints.txt
+	@test -x $(BIN)/pip || { echo "making .venv"; $(PYTHON) -m venv .venv; }
+	@echo "installing seedsweep$(EXTRAS) and what it needs into .venv: minutes, once"
+	@$(PIP) -c constraints.txt -e '.$(EXTRAS)'
+	@touch $@
+endif

@@ -1,0 +1,63 @@
+"""How long a plan will take: a few steps timed on random data, two seconds at most."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from models.members import Member
+from models.members import Pack as Members
+from models.train import quiet_machine
+from sweeps.plan import Pack
+
+BUDGET = 1.6  # seconds of timing in all
+MOST_TIMED = 8  # configurations; the others are taken to be like their mean
+START_UP = 8.0  # seconds until local Ray has workers with torch imported
+PER_PACK = 0.3  # seconds of scheduling, scoring and writing
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Wall-clock seconds, and GPU hours summed over packs."""
+
+    seconds: float
+    gpu_hours: float
+
+
+def estimate(packs: Sequence[Pack], pixels: int, images: int, slots: int, gpus: float) -> Estimate:
+    """Estimate the time to train packs on so many slots; the data is random, nothing is kept."""
+    if not packs:
+        return Estimate(0.0, 0.0)
+    widest: dict[str, Pack] = {}
+    for pack in packs:
+        known = widest.get(pack.runs[0].cell_id)
+        if known is None or len(pack.runs) > len(known.runs):
+            widest[pack.runs[0].cell_id] = pack
+    chosen = list(widest.values())
+    timed = chosen[:: -(-len(chosen) // MOST_TIMED)]
+    with quiet_machine():
+        costs = {p.runs[0].cell_id: _step(p, pixels, images, BUDGET / len(timed)) for p in timed}
+    usual = sum(costs.values()) / len(costs)
+    busy = [
+        pack.cell.spec.training.steps * costs.get(pack.runs[0].cell_id, usual) + PER_PACK
+        for pack in packs
+    ]
+    seconds = START_UP + max(max(busy), sum(busy) / max(1, slots))
+    return Estimate(seconds, sum(busy) * gpus / 3600)
+
+
+def _step(pack: Pack, pixels: int, images: int, budget: float) -> float:
+    """Return the seconds of one optimiser step of all members."""
+    start = time.perf_counter()
+    data = torch.rand(images, pixels, generator=torch.Generator().manual_seed(0))
+    members = [Member.start(pack.cell.spec, run.seed, pixels) for run in pack.runs]
+    trial = Members(pack.cell.spec, members, data)
+    trial.advance()
+    steps, begun = 0, time.perf_counter()
+    while not steps or time.perf_counter() - start < budget:
+        trial.advance()
+        steps += 1
+    return (time.perf_counter() - begun) / steps

@@ -1,0 +1,287 @@
+"""Step 4: rounds. Plan what is missing, execute it, reconcile, and go round again.
+
+Resume is round one. A run is finished when its record says so; what Ray says of a trial is never
+believed on its own.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from ruamel.yaml import YAML
+
+from models.baselines import BASELINES, fit_all
+from models.datasets import Dataset
+from models.scores import Scorer
+from sweeps import results
+from sweeps.launch import Launcher, Watch, open_launcher
+from sweeps.mistakes import Refused
+from sweeps.plan import Pack, Run, all_runs, as_json, packs_of
+from sweeps.report import write_report
+from sweeps.results import DONE, Record, Results, read_records, write_part
+from sweeps.storage import write_whole
+from sweeps.study import Study, read_yaml
+from sweeps.trial import Data, Job, score_code
+
+ROUNDS = 2
+Baselines = Mapping[str, Mapping[str, float | None]]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A study with its data, runs and folder: what every command works on."""
+
+    study: Study
+    dataset: Dataset
+    runs: tuple[Run, ...]
+    folder: Path
+
+    @property
+    def scorer(self) -> Scorer:
+        """Return what scores codes: labels, and the covariate that orients, if any."""
+        name = self.study.orient_by
+        covariate = self.dataset.covariates[name] if name else None
+        return Scorer(self.dataset.labels, self.dataset.label_digest or "", covariate)
+
+    def missing(self, records: Mapping[str, Record]) -> list[Run]:
+        """Return the planned runs without a finished record."""
+        return [
+            run
+            for run in self.runs
+            if run.run_id not in records or records[run.run_id]["status"] not in DONE
+        ]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of `run` did: `trained` runs got a record in it, `skipped` had one before."""
+
+    trained: int
+    skipped: int
+    interrupted: bool
+
+
+def open_sweep(study: Study, dataset: Dataset, folder: Path) -> Sweep:
+    """Return the sweep; Refused where the folder holds another study."""
+    kept = folder / "study.yaml"
+    if kept.is_file():
+        name = read_yaml(kept).get("name")
+        if name != study.name:
+            text = f"{folder}: holds the study '{name}', not '{study.name}'; choose another --out"
+            raise Refused([text])
+    return Sweep(study, dataset, tuple(all_runs(study, dataset)), folder)
+
+
+def train_missing(
+    sweep: Sweep, *, launcher: str, width: int | None, display: Any
+) -> Outcome:
+    """Train what is missing, in rounds, and keep every finished record.
+
+    `display(total_steps, total_runs)` gives the context manager that watches. Failed packs go round
+    again in packs half as wide. An interrupt ends the rounds; Refused passes through.
+    """
+    records = read_records(sweep.folder)
+    missing = sweep.missing(records)
+    skipped = len(sweep.runs) - len(missing)
+    if not missing:
+        write_plan(sweep, [])
+        return Outcome(0, skipped, interrupted=False)
+    interrupted = False
+    try:
+        with open_launcher(launcher, sweep.study.resources, sweep.folder) as place:
+            packs = packs_of(missing, place.slots, width)
+            write_plan(sweep, packs)
+            total = sum(pack.steps for pack in packs)
+            with display(total, len(missing)) as watch:
+                for _ in range(ROUNDS):
+                    _round(sweep, packs, place, watch)
+                    missing = sweep.missing(read_records(sweep.folder))
+                    narrower = max(1, max(len(pack.runs) for pack in packs) // 2)
+                    packs = packs_of(missing, place.slots, narrower)
+                    if not packs:
+                        break
+    except KeyboardInterrupt:
+        interrupted = True
+    now = read_records(sweep.folder)
+    done = [run for run in sweep.runs if run.run_id in now]
+    return Outcome(len(done) - skipped, skipped, interrupted)
+
+
+def _round(sweep: Sweep, packs: Sequence[Pack], place: Launcher, watch: Watch) -> None:
+    """Execute the packs; where one left no record, write what is known of its end."""
+    data = Data(sweep.dataset.pixels, sweep.dataset.image_digest, sweep.scorer)
+    commit = _git_commit()
+    jobs = [_job(sweep, pack, commit) for pack in packs]
+    start = datetime.now(UTC)
+    errors = place.execute(jobs, data, watch)
+    records = read_records(sweep.folder)
+    for pack in packs:
+        lost = [
+            run
+            for run in pack.runs
+            if run.run_id not in records
+            or (records[run.run_id]["status"] == "failed" and pack.pack_id in errors)
+        ]
+        if lost:
+            reason = errors.get(pack.pack_id, "the worker ended without a record")
+            _write_failed(sweep, pack, lost, reason, start)
+
+
+def _job(sweep: Sweep, pack: Pack, commit: str | None) -> Job:
+    return Job(
+        folder=str(sweep.folder.resolve()),
+        pack_id=pack.pack_id,
+        cell_id=pack.runs[0].cell_id,
+        spec=pack.cell.spec,
+        seeds=tuple(run.seed for run in pack.runs),
+        run_ids=tuple(run.run_id for run in pack.runs),
+        device="cpu",
+        git_commit=commit,
+    )
+
+
+def _write_failed(
+    sweep: Sweep, pack: Pack, lost: Sequence[Run], reason: str, start: datetime
+) -> None:
+    """Write the records that a dead worker could not."""
+    now = datetime.now(UTC)
+    rows = [
+        {
+            "run_id": run.run_id,
+            "cell_id": run.cell_id,
+            "seed": run.seed,
+            "status": "failed",
+            "error": reason.strip().splitlines()[-1][:500],
+            "traceback": reason,
+            "pack": pack.pack_id,
+            "seconds": (now - start).total_seconds() / len(pack.runs),
+            "dataset_digest": sweep.dataset.image_digest,
+            "finished_at": now,
+        }
+        for run in lost
+    ]
+    write_part(sweep.folder, pack.pack_id, rows)
+
+
+def rescore(sweep: Sweep) -> int:
+    """Score again, from the kept codes, every record whose labels or scoring rules have changed.
+
+    Nothing is trained. Returns how many records changed.
+    """
+    scorer, changed = sweep.scorer, 0
+    specs = {run.cell_id: run.cell.spec for run in sweep.runs}
+    for path in sorted((sweep.folder / "records").glob("*.parquet")):
+        records = pq.read_table(path, schema=results.RECORD).to_pylist()
+        stale = [
+            record
+            for record in records
+            if record["status"] in results.SCORED
+            and record["score_id"] != scorer.identity()
+            and record["cell_id"] in specs
+        ]
+        if not stale:
+            continue
+        codes = _codes(sweep.folder / "codes" / path.name)
+        for record in stale:
+            code = codes[record["run_id"]][:, 0]
+            record |= score_code(specs[record["cell_id"]], code, scorer)
+            record["label_digest"] = sweep.dataset.label_digest
+            record["score_id"] = scorer.identity()
+        write_part(sweep.folder, path.stem, records)
+        changed += len(stale)
+    return changed
+
+
+def _codes(path: Path) -> dict[str, Any]:
+    """Return the codes (N, units) of one pack by run_id."""
+    return {
+        row["run_id"]: np.array(row["code"], dtype=np.float32).reshape(-1, row["units"])
+        for row in pq.read_table(path).to_pylist()
+    }
+
+
+def score_baselines(sweep: Sweep) -> Baselines:
+    """Fit the cheap baselines without labels and score them as the codes are; kept in the folder."""
+    scorer, kept = sweep.scorer, sweep.folder / "baselines.json"
+    key = f"{sweep.dataset.image_digest} {scorer.identity()} {','.join(BASELINES)}"
+    if kept.is_file():
+        content = json.loads(kept.read_text())
+        if content["key"] == key:
+            known: dict[str, dict[str, float | None]] = content["scores"]
+            return known
+    values = fit_all(sweep.dataset.pixels.astype(np.float64))
+    scores = {name: scorer.scores(value, 0.0) for name, value in values.items()}
+    text = json.dumps({"key": key, "scores": scores}, indent=1)
+    write_whole(kept, text.encode())
+    return scores
+
+
+@dataclass(frozen=True)
+class Review:
+    """What follows from a study's records: tables, baselines and the written report."""
+
+    results: Results
+    baselines: Baselines
+    page: Path
+    rescored: int
+
+
+def review(sweep: Sweep) -> Review:
+    """Bring scores up to date, write tables and report; train nothing."""
+    rescored = rescore(sweep)
+    baselines = score_baselines(sweep)
+    tables = results.gather(sweep.study, sweep.runs, read_records(sweep.folder), baselines)
+    results.write_tables(sweep.folder, tables)
+    page = write_report(sweep.study, sweep.runs, sweep.folder, tables, baselines)
+    return Review(tables, baselines, page, rescored)
+
+
+def count_states(tables: Results) -> Counter[str]:
+    """Count the planned runs by status."""
+    return Counter(tables.runs["status"].to_pylist())
+
+
+def write_plan(sweep: Sweep, packs: Sequence[Pack]) -> None:
+    """Write study.yaml as resolved, and plan.json; Refused where the folder cannot be written."""
+    text = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.dump(sweep.study.resolved(), text)
+    plan = as_json(sweep.study, sweep.dataset, sweep.runs, packs)
+    try:
+        write_whole(sweep.folder / "study.yaml", text.getvalue().encode())
+        write_whole(sweep.folder / "plan.json", plan.encode())
+    except OSError as failure:
+        reason = f"{sweep.folder}: the study folder cannot be written: {failure.strerror}"
+        raise Refused([f"{reason}; choose another with --out"]) from None
+
+
+def _git_commit() -> str | None:
+    """Return the commit of our own source tree; None where it is installed without one."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        call = subprocess.run(  # noqa: S603 - a fixed command
+            ["git", "-C", str(root), "rev-parse", "HEAD"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return call.stdout.strip()
+
+

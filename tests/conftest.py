@@ -1,0 +1,31 @@
+"""What every test runs under: quiet services, no display, a folder of its own, steady examples."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# Before anything imports them; child processes inherit it.
+os.environ |= {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MPLBACKEND": "Agg",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+# A developer's own tracking server or cluster is none of the tests' business.
+for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+    os.environ.pop(name, None)
+
+# The same examples everywhere, so that a red build is red again; `make test-all` searches further.
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("search", deadline=None, max_examples=300, print_blob=True)
+hypothesis.settings.load_profile("search" if os.environ.get("SEEDSWEEP_ALL") else "steady")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty folder, and work in it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,0 +1,218 @@
+"""The command: what it prints where, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pyarrow.parquet as pq
+import pytest
+from studies import tiny, write
+
+from sweeps.cli import main
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def call(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main([*arguments])
+    captured = capfd.readouterr()
+    return code, captured.out, captured.err
+
+
+def json_of(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
+    code, out, _ = call(capfd, *arguments, "--json")
+    assert out.count("\n") == 1, "one JSON object, nothing else"
+    content: dict[str, Any] = json.loads(out)
+    return code, content
+
+
+def test_plan_counts_and_trains_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, tiny())
+    code, plan = json_of(capfd, "plan", "x.yaml", "--seeds", "4")
+    assert code == 0
+    assert {k: plan[k] for k in ("study", "cells", "seeds", "runs", "done", "missing")} == {
+        "study": "tiny",
+        "cells": 5,
+        "seeds": 4,
+        "runs": 20,
+        "done": 0,
+        "missing": 20,
+    }
+    assert plan["packs"] >= 5
+    assert plan["estimate_seconds"] > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["x.yaml"]
+
+
+def test_plan_and_table_say_when_a_prior_has_one_mode(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    prior = {"kind": "bimodal", "m": 1, "s": 1}
+    write(tmp_path, tiny(cells=[{"objective": "wae", "prior": prior}], seeds=2))
+    _, plan = json_of(capfd, "plan", "x.yaml")
+    (warning,) = plan["warnings"]
+    assert "one mode" in warning
+    assert "one mode" in call(capfd, "plan", "x.yaml")[1]
+    _, out, _ = call(capfd, "run", "x.yaml", "--launcher", "inline")
+    assert "one mode" in " ".join(out.split())
+
+
+def test_run_then_report_agree_in_every_store(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Must hold 2: results, summary, --json, the page and MLflow hold the same numbers."""
+    write(tmp_path, tiny())
+    code, ran = json_of(capfd, "run", "x.yaml", "--launcher", "inline")
+    assert code == 0
+    assert {k: ran[k] for k in ("planned", "trained", "skipped", "diverged", "failed")} == {
+        "planned": 15,
+        "trained": 15,
+        "skipped": 0,
+        "diverged": 0,
+        "failed": 0,
+    }
+    assert ran["tracking_uri"] == f"sqlite:///{tmp_path}/mlflow.db"
+    folder = tmp_path / ran["out"]
+    _, report = json_of(capfd, "report", str(folder))
+    runs = pq.read_table(folder / "results.parquet").to_pylist()
+    summary = {row["cell"]: row for row in pq.read_table(folder / "summary.parquet").to_pylist()}
+    page = (folder / "report.html").read_text()
+    client = mlflow.MlflowClient(tracking_uri=ran["tracking_uri"])
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    tracked = client.search_runs([experiment.experiment_id], max_results=1000)
+    level = {"study": 0, "cell": 0, "seed": 0}
+    for run in tracked:
+        level[run.data.tags["seedsweep.level"]] += 1
+    assert level == {"study": 1, "cell": 5, "seed": 15}
+    seeds = {
+        run.data.tags["seedsweep.run_id"]: run.data.metrics
+        for run in tracked
+        if run.data.tags["seedsweep.level"] == "seed"
+    }
+    for row in runs:
+        for name in ("auc_split", "auc_oracle", "reconstruction"):
+            assert seeds[row["run_id"]][name] == row[name]
+    cells = {
+        run.data.tags["seedsweep.cell_id"]: run.data.metrics
+        for run in tracked
+        if run.data.tags["seedsweep.level"] == "cell"
+    }
+    assert {cell["cell"] for cell in report["cells"]} == set(summary)
+    for cell in report["cells"]:
+        row = summary[cell["cell"]]
+        assert cell["n_scored"] == row["n_scored"] == 3
+        scores = [r["auc_split"] for r in runs if r["cell"] == cell["cell"]]
+        assert cell["metrics"]["auc_split"]["mean"] == pytest.approx(math.fsum(scores) / 3)
+        for metric, statistics in cell["metrics"].items():
+            for name, value in statistics.items():
+                assert value == row[f"{metric}_{name}"]
+                if value is not None:
+                    assert cells[row["cell_id"]][f"{metric}_{name}"] == value
+        assert f"{row['auc_split_mean']:.4f}" in page
+    assert len(report["baselines"]) == 3
+    _, table, _ = call(capfd, "report", "x.yaml")
+    assert max(len(line) for line in table.splitlines()) <= 80
+    for row in summary.values():
+        assert f"{row['auc_split_mean']:.3f}" in table
+
+
+def test_a_second_study_with_a_shared_cell_keeps_its_own_mlflow_runs(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shared = {"cells": [{"objective": "ae"}], "seeds": 2}
+    write(tmp_path, tiny(**shared), "a.yaml")
+    write(tmp_path, tiny(**shared, name="other"), "b.yaml")
+    for name in ("a.yaml", "b.yaml"):
+        assert json_of(capfd, "run", name, "--launcher", "inline")[1]["trained"] == 2
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    ids: list[set[str]] = []
+    for name in ("tiny", "other"):
+        experiment = client.get_experiment_by_name(name)
+        assert experiment is not None
+        found = client.search_runs([experiment.experiment_id])
+        assert len(found) == 4
+        tags = (run.data.tags for run in found)
+        ids.append({t["seedsweep.run_id"] for t in tags if t["seedsweep.level"] == "seed"})
+    assert ids[0] == ids[1]
+
+
+def test_a_diverged_run_is_counted_and_exits_1(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    wild = {"objective": "ae", "training": {"learning_rate": 10.0, "steps": 60}}
+    write(tmp_path, tiny(cells=[{"objective": "ae"}, wild], seeds=2))
+    code, ran = json_of(capfd, "run", "x.yaml", "--launcher", "inline")
+    diverged = ran["diverged"]
+    assert (code, ran["failed"]) == ((1, 0) if diverged else (0, 0))
+    assert diverged + ran["ok"] + ran["collapsed"] == 4
+    _, report = json_of(capfd, "report", "x.yaml")
+    assert sum(cell["n_diverged"] for cell in report["cells"]) == diverged
+
+
+BAD: dict[str, tuple[list[str], str]] = {
+    "unknown study": (
+        ["plan", "nosuch"],
+        "nosuch: no such file, and no study of that name; known: quickstart, smoke",
+    ),
+    "no records": (
+        ["report", "x.yaml"],
+        "runs/tiny: no records; first: sweeps run x.yaml",
+    ),
+    "seeds": (
+        ["plan", "x.yaml", "--seeds", "0"],
+        "--seeds: expected 1 to 100000 seeds, got 0",
+    ),
+    "width": (
+        ["run", "x.yaml", "--pack-width", "0"],
+        "--pack-width: expected at least 1, got 0",
+    ),
+    "launcher": (
+        ["run", "x.yaml", "--launcher", "inlin"],
+        "--launcher: unknown launcher 'inlin'; did you mean 'inline'? known: inline, local",
+    ),
+    "folder": (["report", "."], ".: a folder without a study.yaml, and no study of that name; known: quickstart, smoke"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_and_exit_2(
+    case: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, tiny())
+    arguments, sentence = BAD[case]
+    code, out, err = call(capfd, *arguments)
+    assert (code, out, err) == (2, "", sentence + "\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.yaml"]
+
+
+def test_every_mistake_of_a_study_is_a_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, tiny(metric="auc", low=2, seeds="x"))
+    code, out, err = call(capfd, "run", "x.yaml")
+    assert (code, out) == (2, "")
+    assert [line.split(": ")[1] for line in err.splitlines()] == ["seeds", "metric", "low"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"], ["run", "--help"]])
+def test_help_exits_0(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 0
+    assert "usage: sweeps" in capfd.readouterr().out
+
+
+def test_an_unknown_command_exits_2(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["plann"])
+    assert left.value.code == 2
+    assert "plann" in capfd.readouterr().err

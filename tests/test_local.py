@@ -1,0 +1,130 @@
+"""Local Ray, for real: the command as a user types it, and the same bits as without Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from studies import tiny, write
+
+from sweeps.results import NOT_DETERMINISTIC, read
+
+COMMAND = Path(sys.executable).parent / "sweeps"
+
+
+def sweeps(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    return subprocess.run(
+        [COMMAND, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+
+
+def deterministic(folder: Path) -> list[dict[str, Any]]:
+    rows = read(folder).runs.drop_columns(list(NOT_DETERMINISTIC)).to_pylist()
+    return sorted(rows, key=lambda row: row["run_id"])
+
+
+def processes_of(session: int) -> list[str]:
+    """Return what still runs in a process session."""
+    lines = subprocess.run(
+        ["ps", "-eo", "sid=,pid=,args="], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    return [line for line in lines if line.split()[0] == str(session)]
+
+
+def test_ray_beside_foreign_packages_gives_the_bits_of_inline(tmp_path: Path) -> None:
+    """Must hold 3 and 8: somebody else's models/ and sweeps/ in the folder are never imported."""
+    for name in ("models", "sweeps"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong package')\n")
+    write(tmp_path, tiny())
+    ray = sweeps(tmp_path, "run", "x.yaml", "--json", "--out", "ray")
+    assert ray.returncode == 0, ray.stderr
+    content = json.loads(ray.stdout)
+    assert content["trained"] == content["planned"] == 15
+    assert content["tracking"] == "written"
+    assert "wrong package" not in ray.stderr
+    inline = sweeps(
+        tmp_path, "run", "x.yaml", "--json", "--out", "in", "--launcher", "inline", "--pack-width", "2"
+    )
+    assert inline.returncode == 0, inline.stderr
+    assert deterministic(tmp_path / "ray") == deterministic(tmp_path / "in")
+    with sqlite3.connect(tmp_path / "mlflow.db") as store:
+        (runs,) = store.execute("select count(*) from runs").fetchone()
+    assert runs == 1 + 5 + 15, "the second folder of one study adds no MLflow runs"
+    again = sweeps(tmp_path, "run", "x.yaml", "--json", "--out", "ray")
+    assert json.loads(again.stdout)["trained"] == 0
+    assert "Ray" not in again.stderr, "nothing to train, nothing to start"
+
+
+def test_more_than_ray_has_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, tiny(resources={"cpus": 1000, "gpus": 3}))
+    call = sweeps(tmp_path, "run", "x.yaml")
+    assert call.returncode == 2
+    cpus = os.cpu_count()
+    assert call.stderr.splitlines() == [
+        f"resources.cpus: a pack asks for 1000, Ray has {cpus}",
+        "resources.gpus: a pack asks for 3, Ray has 0",
+    ]
+    assert call.stdout == ""
+
+
+def test_an_interrupt_ends_ray_and_keeps_what_is_done(tmp_path: Path) -> None:
+    cells = [{"objective": "ae"}, {"objective": "wae", "training": {"steps": 3_000_000}}]
+    write(tmp_path, tiny(cells=cells, resources={"max_concurrent": 1}))
+    with subprocess.Popen(
+        [COMMAND, "run", "x.yaml", "--json"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as call:
+        records = tmp_path / "runs" / "tiny" / "records"
+        deadline = time.monotonic() + 90
+        while not (records.is_dir() and any(records.glob("*.parquet"))):
+            assert time.monotonic() < deadline, "no pack finished"
+            time.sleep(0.2)
+        time.sleep(1)
+        call.send_signal(signal.SIGINT)
+        out, err = call.communicate(timeout=60)
+    assert call.returncode == 130, err
+    assert json.loads(out)["trained"] == 3
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    assert not processes_of(call.pid)
+    assert (tmp_path / "runs" / "tiny" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("launcher", ["inline", "local"])
+def test_inline_imports_no_ray(launcher: str, tmp_path: Path) -> None:
+    """The control: the same script does see ray with the local launcher."""
+    write(tmp_path, tiny(cells=[{"objective": "ae"}], seeds=1))
+    script = (
+        "import sys; from sweeps.cli import main; "
+        f"main(['run', 'x.yaml', '--json', '--launcher', '{launcher}']); "
+        "print('ray' in sys.modules)"
+    )
+    call = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=110,
+    )
+    assert call.stdout.splitlines()[-1] == str(launcher == "local")

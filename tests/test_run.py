@@ -1,0 +1,277 @@
+"""A study runs to its tables: nothing is trained twice, and labels change nothing but scores."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from studies import tiny, write
+
+from models.datasets import Dataset
+from sweeps import launch, run
+from sweeps.mistakes import Refused
+from sweeps.results import NOT_DETERMINISTIC, RECORD, read, read_records
+from sweeps.run import Outcome, Sweep, open_sweep, review, train_missing
+from sweeps.study import Resources, load_study
+
+
+class Silent:
+    """Watches and says nothing."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def steps(self, pack_id: str, done: int, members: int) -> None:
+        pass
+
+    def finished(self, pack_id: str, runs: int, steps: int) -> None:
+        pass
+
+
+def opened(folder: Path, raw: dict[str, Any], seeds: int | None = None) -> Sweep:
+    study, dataset = load_study(write(folder, raw))
+    return open_sweep(study.with_seeds(seeds), dataset, folder / "out")
+
+
+def trained(sweep: Sweep, width: int | None = None) -> Outcome:
+    return train_missing(sweep, launcher="inline", width=width, display=lambda *_: Silent())
+
+
+def numbers(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the deterministic columns of every record."""
+    return {
+        run_id: {key: value for key, value in record.items() if key not in NOT_DETERMINISTIC}
+        for run_id, record in read_records(folder).items()
+    }
+
+
+def test_again_trains_nothing_and_more_seeds_train_only_those(tmp_path: Path) -> None:
+    first = opened(tmp_path, tiny())
+    assert trained(first) == Outcome(trained=15, skipped=0, interrupted=False)
+    before = {path: path.stat().st_mtime_ns for path in first.folder.rglob("*.safetensors")}
+    assert trained(first) == Outcome(0, 15, interrupted=False)
+    more = opened(tmp_path, tiny(), seeds=5)
+    assert trained(more) == Outcome(10, 15, interrupted=False)
+    after = {path: path.stat().st_mtime_ns for path in first.folder.rglob("*.safetensors")}
+    assert {path: after[path] for path in before} == before
+    fewer = opened(tmp_path, tiny(), seeds=2)
+    assert trained(fewer) == Outcome(0, 10, interrupted=False)
+    assert review(fewer).results.runs.num_rows == 10, "records outside the plan enter no table"
+    assert len(read_records(fewer.folder)) == 25, "and stay"
+
+
+def test_a_changed_cell_is_all_that_is_trained(tmp_path: Path) -> None:
+    trained(opened(tmp_path, tiny()))
+    cells = tiny()["cells"]
+    cells[0] = {"objective": "ae", "training": {"steps": 21}}
+    changed = opened(tmp_path, tiny(cells=cells))
+    assert trained(changed) == Outcome(3, 12, interrupted=False)
+
+
+def test_a_new_width_or_order_of_packs_changes_no_number(tmp_path: Path) -> None:
+    folders = []
+    for width in (1, 2, 3, None):
+        place = tmp_path / str(width)
+        place.mkdir()
+        sweep = opened(place, tiny())
+        trained(sweep, width)
+        folders.append(numbers(sweep.folder))
+    assert all(other == folders[0] for other in folders[1:])
+    assert len(folders[0]) == 15
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the digest of every file of weights."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted((folder / "members").iterdir())
+    }
+
+
+def with_labels(sweep: Sweep, labels: Any) -> Sweep:
+    dataset = dataclasses.replace(sweep.dataset, labels=labels)
+    return open_sweep(sweep.study, dataset, sweep.folder)
+
+
+def test_labels_change_scores_and_nothing_else(tmp_path: Path) -> None:
+    """Must hold 5: permuted or removed labels rescore from codes/; no weight, no run_id moves."""
+    sweep = opened(tmp_path, tiny())
+    trained(sweep)
+    original = review(sweep).results.runs.to_pylist()
+    weights = digests(sweep.folder)
+    labels = sweep.dataset.labels
+    assert labels is not None
+    permuted = with_labels(sweep, np.random.default_rng(0).permutation(labels))
+    assert trained(permuted) == Outcome(0, 15, interrupted=False)
+    shuffled = review(permuted)
+    assert shuffled.rescored == 15
+    rows = shuffled.results.runs.to_pylist()
+    assert [row["run_id"] for row in rows] == [row["run_id"] for row in original]
+    assert all(a["auc_split"] != b["auc_split"] for a, b in zip(rows, original, strict=True))
+    assert [row["reconstruction"] for row in rows] == [row["reconstruction"] for row in original]
+    none = review(with_labels(sweep, None)).results.runs.to_pylist()
+    assert all(row["auc_split"] is None and row["label_digest"] is None for row in none)
+    assert digests(sweep.folder) == weights
+    assert review(sweep).results.runs.to_pylist() == original, "the old labels, the old numbers"
+    assert review(sweep).rescored == 0
+
+
+def test_training_never_sees_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainer is called with pixels that no permutation of labels can reach."""
+    sweep = opened(tmp_path, tiny())
+    seen: list[Any] = []
+    real = launch.run_pack
+
+    def spy(job: Any, data: Any, progress: Any) -> Any:
+        seen.append(data.pixels)
+        return real(job, data, progress)
+
+    monkeypatch.setattr(launch, "run_pack", spy)
+    trained(sweep)
+    assert len(seen) == 5
+    assert all(np.array_equal(pixels, sweep.dataset.pixels) for pixels in seen)
+
+
+class Breaking:
+    """A launcher whose worker dies in every pack that holds seed 1."""
+
+    slots = 1
+
+    def __init__(self, inner: launch.Launcher) -> None:
+        self.inner, self.widths = inner, []  # type: ignore[var-annotated]
+
+    def execute(self, jobs: Any, data: Any, watch: Any) -> dict[str, str]:
+        self.widths.append(max(len(job.seeds) for job in jobs))
+        alive = [job for job in jobs if 1 not in job.seeds]
+        self.inner.execute(alive, data, watch)
+        return {job.pack_id: "Traceback ...\nThe worker died." for job in jobs if 1 in job.seeds}
+
+
+def test_a_dead_worker_costs_its_own_run_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launchers: list[Breaking] = []
+
+    @contextlib.contextmanager
+    def breaking(*_: object) -> Iterator[Breaking]:
+        launchers.append(Breaking(launch.Inline()))
+        yield launchers[-1]
+
+    sweep = opened(tmp_path, tiny(seeds=2))
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "open_launcher", breaking)
+        trained(sweep)
+    assert launchers[0].widths == [2, 1], "the second round is half as wide"
+    rows = {(row["cell"], row["seed"]): row for row in review(sweep).results.runs.to_pylist()}
+    assert len(rows) == 10
+    for (_, seed), row in rows.items():
+        assert (row["status"] == "failed") == (seed == 1)
+        assert (row["error"] == "The worker died.") == (seed == 1)
+    counts = review(sweep).results.summary.to_pylist()[0]
+    assert (counts["n_planned"], counts["n_failed"], counts["n_scored"]) == (2, 1, 1)
+    assert trained(sweep).trained == 5, "a failed run is tried again, and only that"
+    assert {row["status"] for row in review(sweep).results.runs.to_pylist()} <= {"ok", "collapsed"}
+
+
+def test_a_fault_in_training_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        msg = "out of luck"
+        raise RuntimeError(msg)
+
+    sweep = opened(tmp_path, tiny(cells=[{"objective": "ae"}]))
+    with monkeypatch.context() as patch:
+        patch.setattr("sweeps.trial.train", broken)
+        assert trained(sweep).trained == 3
+    (row, *_) = review(sweep).results.runs.to_pylist()
+    assert (row["status"], row["error"]) == ("failed", "RuntimeError: out of luck")
+    assert "in broken" in row["traceback"]
+
+
+def test_an_interrupt_keeps_what_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = launch.run_pack, []  # type: ignore[var-annotated]
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    sweep = opened(tmp_path, tiny())
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "run_pack", interrupted)
+        assert trained(sweep) == Outcome(6, 0, interrupted=True)
+    assert trained(sweep) == Outcome(9, 6, interrupted=False)
+
+
+def test_tables_hold_what_the_contract_names(tmp_path: Path) -> None:
+    sweep = opened(tmp_path, tiny(orient_by="ink"))
+    trained(sweep)
+    review(sweep)
+    tables = read(sweep.folder)
+    for column in (
+        "study cell_id cell run_id seed status error auc_oracle auc_split auc_covariate "
+        "average_precision balanced_accuracy reconstruction divergence_value seconds pack host "
+        "device cpu_capability torch_version trainer_version git_commit dataset_digest "
+        "label_digest finished_at objective prior divergence activation"
+    ).split():
+        assert column in tables.runs.column_names, column
+    assert all(value is not None for value in tables.runs["auc_covariate"].to_pylist())
+    for statistic in (
+        "mean variance sd ci_low ci_high median iqm min worst_quarter low_basin_share "
+        "beats_baseline_share"
+    ).split():
+        assert f"auc_split_{statistic}" in tables.summary.column_names, statistic
+    history = pq.read_table(sweep.folder / "history")
+    assert set(history["run_id"].to_pylist()) == set(tables.runs["run_id"].to_pylist())
+    parts = pq.read_table(sweep.folder / "records", schema=RECORD)
+    assert parts.num_rows == tables.runs.num_rows
+
+
+def test_a_folder_of_another_study_is_refused(tmp_path: Path) -> None:
+    trained(opened(tmp_path, tiny(cells=[{"objective": "ae"}])))
+    with pytest.raises(Refused) as refused:
+        opened(tmp_path, tiny(name="other"))
+    folder = tmp_path / "out"
+    expected = f"{folder}: holds the study 'tiny', not 'other'; choose another --out"
+    assert refused.value.mistakes == [expected]
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file where the folder should be")
+    with pytest.raises(Refused) as refused:
+        trained(opened(tmp_path, tiny()))
+    (mistake,) = refused.value.mistakes
+    assert mistake.startswith(f"{tmp_path / 'out'}: the study folder cannot be written: ")
+    assert mistake.endswith("; choose another with --out")
+
+
+def test_an_unknown_launcher_is_refused(tmp_path: Path) -> None:
+    opening = launch.open_launcher("locale", Resources(), tmp_path)
+    with pytest.raises(Refused) as refused:
+        opening.__enter__()
+    assert refused.value.mistakes == [
+        "--launcher: unknown launcher 'locale'; did you mean 'local'? known: inline, local"
+    ]
+
+
+def test_datasets_carry_their_digests() -> None:
+    images = np.zeros((2, 1, 2, 2), dtype=np.float32)
+    plain = Dataset("x", images, None, ())
+    same = Dataset("y", images.copy(), np.array([0, 1]), ("a", "b"))
+    other = Dataset("x", images.reshape(2, 1, 1, 4), None, ())
+    assert plain.image_digest == same.image_digest != other.image_digest
+    assert plain.label_digest is None
+    expected = hashlib.sha256(b"<f4(2, 1, 2, 2)" + images.tobytes()).hexdigest()
+    assert plain.image_digest == expected

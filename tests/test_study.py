@@ -1,0 +1,406 @@
+"""A study file becomes a study, or every mistake in it at once, each with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from studies import tiny, write
+
+from models.settings import Settings
+from models.spec import Spec
+from sweeps.mistakes import Refused, models_in
+from sweeps.study import StudyFile, find_study, load_study
+
+
+def refusals(folder: Path, study: Any) -> list[str]:
+    with pytest.raises(Refused) as refused:
+        load_study(write(folder, study))
+    assert not [path for path in folder.iterdir() if path.name != "x.yaml"], "nothing is written"
+    return refused.value.mistakes
+
+
+def with_spec(**settings: Any) -> dict[str, Any]:
+    return tiny(spec={**tiny()["spec"], **settings})
+
+
+def with_cell(**settings: Any) -> dict[str, Any]:
+    return tiny(cells=[{"objective": "ae"}, settings])
+
+
+METRICS = "auc_covariate, auc_oracle, auc_split, average_precision, balanced_accuracy"
+TOP = "cells, dataset, low, metric, name, orient_by, question, resources, seeds, spec"
+CELL = "activation, code, divergence, network, objective, prior, training"
+
+RULES: dict[str, tuple[Any, str]] = {
+    "name missing": (tiny(name=None), "x.yaml: name is missing"),
+    "name shape": (
+        tiny(name="My Study"),
+        "x.yaml: name: expected lower-case letters, digits and hyphens, got 'My Study'; "
+        "try 'my-study'",
+    ),
+    "name length": (
+        tiny(name="a" * 101),
+        f"x.yaml: name: string should have at most 100 characters, got '{'a' * 40}' (text)",
+    ),
+    "name type": (tiny(name=3), "x.yaml: name: expected text, got 3"),
+    "question type": (tiny(question=[1]), "x.yaml: question: expected text, got a list"),
+    "unknown key": (
+        tiny(qestion="?"),
+        f"x.yaml: unknown key 'qestion'; did you mean 'question'? known: {TOP}",
+    ),
+    "dataset missing": (tiny(dataset=None), "x.yaml: dataset is missing; one of: digits"),
+    "dataset unknown": (
+        tiny(dataset="digit"),
+        "x.yaml: dataset.name: unknown name 'digit'; did you mean 'digits'? known: digits",
+    ),
+    "dataset type": (
+        tiny(dataset=3),
+        "x.yaml: dataset: expected a mapping of settings, got 3",
+    ),
+    "dataset key": (
+        tiny(dataset={"name": "digits", "class": [1, 8]}),
+        "x.yaml: dataset: unknown key 'class'; did you mean 'classes'? known: classes, name",
+    ),
+    "class out of range": (
+        tiny(dataset={"name": "digits", "classes": [1, 10]}),
+        "x.yaml: dataset.classes[1]: expected at most 9, got 10",
+    ),
+    "class twice": (
+        tiny(dataset={"name": "digits", "classes": [1, 1]}),
+        "x.yaml: dataset.classes: class 1 is named twice",
+    ),
+    "three classes": (
+        tiny(dataset={"name": "digits", "classes": [1, 2, 3]}),
+        "x.yaml: dataset.classes: expected two classes, got 3",
+    ),
+    "no seeds": (tiny(seeds=0), "x.yaml: seeds: expected 1 to 100000 seeds, got 0"),
+    "seeds empty": (tiny(seeds=[]), "x.yaml: seeds: expected at least one value, got none"),
+    "seeds type": (
+        tiny(seeds="many"),
+        "x.yaml: seeds: expected a number of seeds or a list of seeds, got 'many' (text)",
+    ),
+    "seeds truth": (
+        tiny(seeds=True),
+        "x.yaml: seeds: expected a number of seeds or a list of seeds, got true (a truth value)",
+    ),
+    "seed twice": (tiny(seeds=[4, 4]), "x.yaml: seeds: seed 4 is listed twice"),
+    "seed negative": (tiny(seeds=[-1]), "x.yaml: seeds[0]: expected at least 0, got -1"),
+    "seed too large": (
+        tiny(seeds=[2**40]),
+        f"x.yaml: seeds[0]: expected at most {2**27 - 1}, got {2**40}",
+    ),
+    "seed fraction": (tiny(seeds=[1.5]), "x.yaml: seeds[0]: expected a whole number, got 1.5"),
+    "metric unknown": (
+        tiny(metric="auc_splitt"),
+        f"x.yaml: metric: unknown metric 'auc_splitt'; did you mean 'auc_split'? known: {METRICS}",
+    ),
+    "metric needs orientation": (
+        tiny(metric="auc_covariate"),
+        "x.yaml: metric: auc_covariate needs orient_by: the covariate that gives the code its sign",
+    ),
+    "orientation unknown": (
+        tiny(orient_by="inc"),
+        "x.yaml: orient_by: unknown covariate 'inc'; did you mean 'ink'? known: ink, slant, width",
+    ),
+    "low above": (tiny(low=1.5), "x.yaml: low: expected at most 1, got 1.5"),
+    "low type": (tiny(low="0.8"), "x.yaml: low: expected a number, got '0.8' (text)"),
+    "resources zero": (
+        tiny(resources={"cpus": 0}),
+        "x.yaml: resources.cpus: expected more than 0, got 0",
+    ),
+    "resources negative": (
+        tiny(resources={"gpus": -1}),
+        "x.yaml: resources.gpus: expected at least 0, got -1",
+    ),
+    "resources key": (
+        tiny(resources={"cpu": 1}),
+        "x.yaml: resources: unknown key 'cpu'; did you mean 'cpus'? "
+        "known: cpus, gpus, max_concurrent",
+    ),
+    "concurrent fraction": (
+        tiny(resources={"max_concurrent": 1.5}),
+        "x.yaml: resources.max_concurrent: expected a whole number, got 1.5",
+    ),
+    "spec type": (tiny(spec=[1]), "x.yaml: spec: expected a mapping of settings, got a list"),
+    "cells type": (tiny(cells="ae"), "x.yaml: cells: expected a list of blocks, got 'ae' (text)"),
+    "cells empty": (tiny(cells=[]), "x.yaml: cells: expected a list of blocks, got none"),
+    "block type": (
+        tiny(cells=["ae"]),
+        "x.yaml: cells[0]: expected a mapping of settings, got 'ae' (text)",
+    ),
+    "axis empty": (
+        with_cell(objective="wae", prior=[]),
+        "x.yaml: cells[1]: an empty list leaves nothing to run",
+    ),
+    "too many cells": (
+        with_cell(
+            objective="ae",
+            network={"hidden": [[width] for width in range(1, 401)]},
+            training={"steps": list(range(1, 401))},
+        ),
+        "x.yaml: cells[1]: more than 100000 configurations",
+    ),
+    "objective missing": (
+        with_cell(activation="relu"),
+        "x.yaml: cells[1]: objective is missing; one of: ae, vae, wae",
+    ),
+    "objective unknown": (
+        with_cell(objective="wea"),
+        "x.yaml: cells[1].objective: unknown objective 'wea'; did you mean 'wae'? "
+        "known: ae, vae, wae",
+    ),
+    "cell key": (
+        with_cell(objective="ae", activations="relu"),
+        f"x.yaml: cells[1]: unknown key 'activations'; did you mean 'activation'? known: {CELL}",
+    ),
+    "activation in an axis": (
+        with_cell(objective="wae", activation=["relu", "leaky_rel"]),
+        "x.yaml: cells[1].activation[1]: unknown activation 'leaky_rel'; "
+        "did you mean 'leaky_relu'? known: leaky_relu, relu",
+    ),
+    "prior unknown": (
+        with_cell(objective="wae", prior="bimodel"),
+        "x.yaml: cells[1].prior: unknown prior 'bimodel'; did you mean 'bimodal'? "
+        "known: bimodal, normal",
+    ),
+    "prior kind missing": (
+        with_cell(objective="wae", prior={"m": 1}),
+        "x.yaml: cells[1].prior: kind is missing; one of: bimodal, normal",
+    ),
+    "prior type": (
+        with_cell(objective="wae", prior=3),
+        "x.yaml: cells[1].prior: expected a mapping of settings or a name, got 3",
+    ),
+    "prior setting in an axis": (
+        with_cell(objective="wae", prior=["normal", {"kind": "bimodal", "m": -1}]),
+        "x.yaml: cells[1].prior[1].m: expected more than 0, got -1",
+    ),
+    "prior key": (
+        with_cell(objective="wae", prior={"kind": "bimodal", "scale": 1}),
+        "x.yaml: cells[1].prior: unknown key 'scale'; known: kind, m, s",
+    ),
+    "normal scale": (
+        with_cell(objective="wae", prior={"kind": "normal", "scale": 0}),
+        "x.yaml: cells[1].prior.scale: expected more than 0, got 0",
+    ),
+    "bimodal scale": (
+        with_cell(objective="wae", prior={"kind": "bimodal", "s": 0}),
+        "x.yaml: cells[1].prior.s: expected more than 0, got 0",
+    ),
+    "not finite": (
+        with_cell(objective="wae", prior={"kind": "bimodal", "m": float("inf")}),
+        "x.yaml: cells[1].prior.m: expected a finite number, got inf",
+    ),
+    "divergence unknown": (
+        with_cell(objective="wae", divergence="wasserstien"),
+        "x.yaml: cells[1].divergence: unknown divergence 'wasserstien'; "
+        "did you mean 'wasserstein'? known: kl, wasserstein",
+    ),
+    "weight negative": (
+        with_cell(objective="wae", divergence={"kind": "wasserstein", "weight": -1}),
+        "x.yaml: cells[1].divergence.weight: expected at least 0, got -1",
+    ),
+    "warm-up negative": (
+        with_cell(objective="vae", divergence={"kind": "kl", "warm_up": -1}),
+        "x.yaml: cells[1].divergence.warm_up: expected at least 0, got -1",
+    ),
+    "nodes": (
+        with_cell(objective="vae", divergence={"kind": "kl", "nodes": 7}),
+        "x.yaml: cells[1].divergence.nodes: expected 16, 32 or 64, got 7",
+    ),
+    "p": (
+        with_cell(objective="wae", divergence={"kind": "wasserstein", "p": 3}),
+        "x.yaml: cells[1].divergence.p: expected 1 or 2, got 3",
+    ),
+    "ae with a prior": (
+        with_cell(objective="ae", prior="normal"),
+        "x.yaml: cells[1].prior: objective 'ae' takes no prior; "
+        "remove it, or choose objective 'vae' or 'wae'",
+    ),
+    "ae with a divergence": (
+        with_cell(objective="ae", divergence="kl"),
+        "x.yaml: cells[1].divergence: objective 'ae' takes no divergence; "
+        "remove it, or choose objective 'vae' or 'wae'",
+    ),
+    "no prior": (
+        with_cell(objective="vae", prior=None),
+        "x.yaml: cells[1].prior: objective 'vae' needs a prior",
+    ),
+    "no divergence": (
+        with_cell(objective="wae", divergence=None),
+        "x.yaml: cells[1].divergence: objective 'wae' needs a divergence",
+    ),
+    "kl on a deterministic code": (
+        with_cell(objective="wae", divergence="kl"),
+        "x.yaml: cells[1].divergence: 'kl' compares densities q(z|x), which a deterministic code "
+        "has not; with 'wae' use 'wasserstein', or choose objective 'vae'",
+    ),
+    "wasserstein in a bound": (
+        with_cell(objective="vae", divergence="wasserstein"),
+        "x.yaml: cells[1].divergence: 'wasserstein' compares samples, while the objective is a "
+        "bound on densities; with 'vae' use 'kl', or choose objective 'wae'",
+    ),
+    "the same cell twice": (
+        with_cell(objective="ae", activation="relu"),
+        "x.yaml: cells[1]: a configuration that cells[0] already has; remove one",
+    ),
+    "network unknown": (
+        with_spec(network="cnn"),
+        "x.yaml: spec.network: unknown kind 'cnn'; known: mlp",
+    ),
+    "network key": (
+        with_spec(network={"hiden": [8]}),
+        "x.yaml: spec.network: unknown key 'hiden'; did you mean 'hidden'? "
+        "known: batch_norm, hidden, kind",
+    ),
+    "hidden empty": (
+        with_spec(network={"hidden": []}),
+        "x.yaml: spec.network.hidden: expected at least one value, got none",
+    ),
+    "hidden zero": (
+        with_spec(network={"hidden": [8, 0]}),
+        "x.yaml: spec.network.hidden[1]: expected at least 1, got 0",
+    ),
+    "hidden number": (
+        with_spec(network={"hidden": 8}),
+        "x.yaml: spec.network.hidden: expected a list, got 8",
+    ),
+    "hidden too wide": (
+        with_spec(network={"hidden": [65537]}),
+        "x.yaml: spec.network.hidden[0]: expected at most 65536, got 65537",
+    ),
+    "batch_norm text": (
+        with_spec(network={"batch_norm": "yes"}),
+        "x.yaml: spec.network.batch_norm: expected true or false, got 'yes' (text)",
+    ),
+    "class units": (
+        with_spec(code={"class_units": 2}),
+        "x.yaml: spec.code.class_units: expected 1, got 2",
+    ),
+    "style units": (
+        with_spec(code={"style_units": -1}),
+        "x.yaml: spec.code.style_units: expected at least 0, got -1",
+    ),
+    "steps": (with_spec(training={"steps": 0}), "x.yaml: spec.training.steps: expected at least 1, got 0"),
+    "steps text": (
+        with_spec(training={"steps": "600"}),
+        "x.yaml: spec.training.steps: expected a whole number, got '600' (text)",
+    ),
+    "batch size": (
+        with_spec(training={"batch_size": 100}),
+        "x.yaml: spec.training.batch_size: expected a multiple of 16, got 100; try 96 or 112",
+    ),
+    "batch size small": (
+        with_spec(training={"batch_size": 8}),
+        "x.yaml: spec.training.batch_size: expected a multiple of 16, got 8; try 16",
+    ),
+    "learning rate": (
+        with_spec(training={"learning_rate": 0}),
+        "x.yaml: spec.training.learning_rate: expected more than 0, got 0",
+    ),
+    "learning rate large": (
+        with_spec(training={"learning_rate": 11}),
+        "x.yaml: spec.training.learning_rate: expected at most 10, got 11",
+    ),
+    "not a mapping": ("- 1\n", "x.yaml: expected a mapping of a study's keys, got a list"),
+    "empty file": ("", "x.yaml: expected a mapping of a study's keys, got nothing"),
+    "key twice": (
+        "name: a\nname: b\n",
+        'x.yaml: line 2, column 1: found duplicate key "name" with value "b" (original value: "a")',
+    ),
+    "broken YAML": (
+        "name: [a\nseeds: 3\n",
+        "x.yaml: line 2, column 6: expected ',' or ']', but got ':'",
+    ),
+    "tagged YAML": (
+        "name: !!python/object/apply:os.system [ls]\n",
+        "x.yaml: line 1, column 7: could not determine a constructor for the tag "
+        "'tag:yaml.org,2002:python/object/apply:os.system'",
+    ),
+    "alias within itself": (
+        "name: a\ncells: &a [*a]\n",
+        "x.yaml: more than 200000 values; is an alias within itself?",
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_each_rule_says_what_where_and_the_fix(rule: str, tmp_path: Path) -> None:
+    study, sentence = RULES[rule]
+    assert refusals(tmp_path, study) == [sentence]
+
+
+def test_every_constraint_of_the_schema_has_a_rule_here() -> None:
+    """A new field or bound fails here until its sentence is compared above."""
+    sentences = " ".join(sentence for _, sentence in RULES.values())
+    for model in settings_classes(StudyFile) | settings_classes(Spec):
+        for name, field in model.model_fields.items():
+            if field.metadata and name != "kind":
+                assert f"{name}: " in sentences or f"{name}[" in sentences, (model, name)
+
+
+def settings_classes(model: type[Any]) -> set[type[Any]]:
+    found = {model}
+    for field in model.model_fields.values():
+        for inner in models_in(field.annotation):
+            found |= settings_classes(inner)
+    assert all(issubclass(one, Settings) for one in found)
+    return found
+
+
+def test_all_mistakes_at_once_each_once(tmp_path: Path) -> None:
+    study = {
+        "name": "Two",
+        "dataset": {"name": "digits", "classes": [1, 8]},
+        "seeds": [1, 1],
+        "spec": {"training": {"batch_size": 100}},
+        "cells": [
+            {"objective": ["vae", "wae"], "prior": ["normal", "mixtur"], "divergence": "kl"},
+            {"objective": "ae", "prior": "normal", "bogus": 1},
+        ],
+        "orient_by": "inkk",
+        "metric": "auc",
+    }
+    mistakes = refusals(tmp_path, study)
+    assert len(mistakes) == len(set(mistakes))
+    places = [mistake.split(": ")[1] for mistake in mistakes]
+    assert sorted(places) == sorted(
+        [
+            "name",
+            "seeds",
+            "metric",
+            "spec.training.batch_size",
+            "cells[0].prior[1]",
+            "cells[0].divergence",
+            "cells[1]",
+            "cells[1].prior",
+            "orient_by",
+        ]
+    )
+
+
+def test_a_missing_file_names_the_shipped_studies() -> None:
+    with pytest.raises(Refused) as refused:
+        find_study("quikstart")
+    assert refused.value.mistakes == [
+        "quikstart: no such file, and no study of that name; did you mean 'quickstart'? "
+        "known: quickstart, smoke"
+    ]
+
+
+def test_yaml_1_2_numbers(tmp_path: Path) -> None:
+    """2e-3 is a number, as everybody but YAML 1.1 thinks."""
+    text = (
+        "name: a\ndataset: {name: digits, classes: [1, 8]}\n"
+        "spec: {objective: ae, training: {learning_rate: 2e-3}}\n"
+    )
+    study, _ = load_study(write(tmp_path, text))
+    assert study.cells[0].spec.training.learning_rate == 0.002
+
+
+def test_the_resolved_study_is_the_same_study(tmp_path: Path) -> None:
+    study, _ = load_study(write(tmp_path, tiny()))
+    again, _ = load_study(write(tmp_path, study.resolved(), "again.yaml"))
+    assert again == study
