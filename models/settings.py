@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import PydanticCustomError
 
 
 class Settings(BaseModel):
@@ -16,3 +17,13 @@ class Settings(BaseModel):
 def as_kind(value: Any) -> Any:
     """Read a bare name, such as `bimodal`, as the settings of that kind with its defaults."""
     return {"kind": value} if isinstance(value, str) else value
+
+
+def mistake(sentence: str) -> PydanticCustomError:
+    """Return a validator's complaint about its own field, as the sentence that a user reads."""
+    return PydanticCustomError("sentence", "{text}", {"text": sentence})
+
+
+def mistakes_of(found: list[tuple[str, str]]) -> PydanticCustomError:
+    """Return a validator's complaints about (field, sentence) of its own settings."""
+    return PydanticCustomError("combination", "{mistakes}", {"mistakes": found})

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from models.divergences import COMPARES, Divergence
 from models.networks import Activation, Autoencoder, Mlp, Network
 from models.objectives import OBJECTIVES, Objective, ObjectiveName
 from models.packed import ALIGN
 from models.priors import Prior
-from models.settings import Settings
+from models.settings import Settings, mistakes_of
 
 
 class CodeUnits(Settings):
@@ -57,8 +56,7 @@ class Spec(Settings):
     def _refuse_nonsense(self) -> Self:
         mistakes = combination_mistakes(self.model_dump())
         if mistakes:
-            kind = "combination"
-            raise PydanticCustomError(kind, "{mistakes}", {"mistakes": mistakes})
+            raise mistakes_of(mistakes)
         return self
 
     @property

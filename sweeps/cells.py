@@ -51,7 +51,7 @@ def identity(spec: Spec, image_digest: str, seed: int | None) -> str:
 
 
 def name_cells(found: list[tuple[str, Spec]]) -> tuple[Cell, ...]:
-    """Give each configuration its axes and label: what varies in the study, and the four choices."""
+    """Give each configuration its axes, what varies and the four choices, and a label."""
     flat = [_axes(spec) for _, spec in found]
     varying = [path for path in _paths(flat) if len({str(row.get(path)) for row in flat}) > 1]
     shown = [*CHOICES, *(path for path in varying if path not in CHOICES)]
@@ -75,7 +75,9 @@ def _axes(spec: Spec) -> dict[str, Any]:
         rows[path] = _choice(value) if isinstance(value, BaseModel) else value
     for group in ("network", "code", "training"):
         for name, value in getattr(spec, group).model_dump(mode="json").items():
-            rows[f"{group}.{name}"] = "-".join(map(str, value)) if isinstance(value, list) else value
+            rows[f"{group}.{name}"] = (
+                "-".join(map(str, value)) if isinstance(value, list) else value
+            )
     return rows
 
 
@@ -94,7 +96,9 @@ def _word(path: str, value: Any) -> str:
     if path in CHOICES:
         return str(value)
     name = path.rpartition(".")[2]
-    return (name if value else f"no {name}") if isinstance(value, bool) else f"{name}={_short(value)}"
+    return (
+        (name if value else f"no {name}") if isinstance(value, bool) else f"{name}={_short(value)}"
+    )
 
 
 def _short(value: Any) -> str:

@@ -53,8 +53,12 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--out", type=Path, metavar="DIR", help="study folder [runs/NAME]")
         return sub
 
-    plan = add("plan", _plan, "show cells, seeds, packs and the estimated time; train nothing", "STUDY")
-    run = add("run", _run, "train what is missing, print the stability table, write the report", "STUDY")
+    plan = add(
+        "plan", _plan, "show cells, seeds, packs and the estimated time; train nothing", "STUDY"
+    )
+    run = add(
+        "run", _run, "train what is missing, print the stability table, write the report", "STUDY"
+    )
     for sub in (plan, run):
         sub.add_argument("--seeds", type=int, metavar="N", help="seeds 0 ... N-1 for this call")
     run.add_argument("--launcher", default="local", metavar="WHERE", help="local (Ray) or inline")
@@ -106,32 +110,20 @@ def _plan(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(content))
         return OK
-    print(f"{study.name}: {study.question}".rstrip(": "))
-    print(f"  {content['cells']} cells x {content['seeds']} seeds = {content['runs']} runs")
-    for cell in study.cells:
-        print(f"    {cell.label}")
-    print(f"  {content['done']} done, {content['missing']} missing, in {content['packs']} packs")
-    if missing:
-        left = f"  about {_duration(guess.seconds)} on {slots} at a time"
-        print(left + (f", {guess.gpu_hours:.2f} GPU hours" if guess.gpu_hours else ""))
-    print(f"  study folder: {sweep.folder}")
-    for warning in content["warnings"]:
-        print(f"  note: {warning}")
+    from rich.console import Console  # noqa: PLC0415
+
+    from sweeps.terminal import print_plan  # noqa: PLC0415
+
+    print_plan(study, content, Console())
     return OK
 
 
-def _duration(seconds: float) -> str:
-    for unit, size in (("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
-
-
 def _run(options: argparse.Namespace) -> int:
-    from sweeps.run import count_states, review, train_missing  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
 
-    from sweeps.terminal import Display, markdown_table  # noqa: PLC0415
+    from sweeps.progress import Display  # noqa: PLC0415
+    from sweeps.run import count_states, review, train_missing  # noqa: PLC0415
+    from sweeps.terminal import markdown_table  # noqa: PLC0415
 
     if options.pack_width is not None and options.pack_width < 1:
         raise Refused([f"--pack-width: expected at least 1, got {options.pack_width}"])

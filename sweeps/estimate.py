@@ -45,7 +45,7 @@ def estimate(packs: Sequence[Pack], pixels: int, images: int, slots: int, gpus: 
         pack.cell.spec.training.steps * costs.get(pack.runs[0].cell_id, usual) + PER_PACK
         for pack in packs
     ]
-    seconds = START_UP + max(max(busy), sum(busy) / max(1, slots))
+    seconds = START_UP + max(*busy, sum(busy) / max(1, slots))
     return Estimate(seconds, sum(busy) * gpus / 3600)
 
 

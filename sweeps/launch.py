@@ -8,6 +8,7 @@ one: a class with these two, and its row in `open_launcher`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -35,10 +36,10 @@ class Watch(Protocol):
     """What hears of progress while packs execute."""
 
     def steps(self, pack_id: str, done: int, members: int) -> None:
-        """A running pack has done so many optimiser steps."""
+        """Hear that every member of a running pack has done so many optimiser steps."""
 
     def finished(self, pack_id: str, runs: int, steps: int) -> None:
-        """A pack has ended, whatever became of it."""
+        """Hear that a pack of so many runs, of so many steps each, has ended somehow."""
 
 
 class Launcher(Protocol):
@@ -73,10 +74,13 @@ class Inline:
     def execute(self, jobs: Sequence[Job], data: Data, watch: Watch) -> dict[str, str]:
         """Run every pack."""
         for job in jobs:
-            members = len(job.seeds)
-            run_pack(job, data, lambda done, j=job, m=members: watch.steps(j.pack_id, done, m))
-            watch.finished(job.pack_id, members, job.spec.training.steps)
+            run_pack(job, data, functools.partial(_tell, watch, job))
+            watch.finished(job.pack_id, len(job.seeds), job.spec.training.steps)
         return {}
+
+
+def _tell(watch: Watch, job: Job, done: int) -> None:
+    watch.steps(job.pack_id, done, len(job.seeds))
 
 
 @contextlib.contextmanager
@@ -94,12 +98,13 @@ def _local_ray(resources: Resources, folder: Path) -> Iterator[RayTune]:
             _node_ip_address="127.0.0.1",  # nothing of ours listens beyond loopback
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="error",
+            logging_level=logging.ERROR,
             configure_logging=False,
             runtime_env={"working_dir": empty},
         )
         try:
-            yield RayTune(resources, ray.cluster_resources(), folder)
+            have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            yield RayTune(resources, have, folder)
         finally:
             ray.shutdown()
 

@@ -136,7 +136,7 @@ _BOUNDS = {
 }
 
 
-def _sentence(error: ErrorDetails, field: str) -> str:
+def _sentence(error: ErrorDetails, field: str) -> str:  # noqa: PLR0911 - a return a rule
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "sentence":
         return error["msg"]

@@ -1,8 +1,4 @@
-"""Step 11: what a study says: order, numbers, notes and protocol, as JSON and as a page.
-
-`terminal` prints the same. Nothing here names a winner: the order is by mean, and means of a few
-seeds differ by chance.
-"""
+"""Step 11: a study's statistics as JSON, and as a page that loads nothing and runs nothing."""
 
 from __future__ import annotations
 
@@ -21,144 +17,27 @@ from markupsafe import Markup
 from sweeps import __version__
 from sweeps.plan import Run
 from sweeps.results import OUTCOMES, SCORED, Results
-from sweeps.stability import LEAST_FOR_BOOTSTRAP, Stability, t_interval
+from sweeps.stability import Stability, t_interval
 from sweeps.storage import write_whole
 from sweeps.study import Study
+from sweeps.wording import (
+    DASH,
+    Baselines,
+    Row,
+    between,
+    fixed,
+    notes,
+    percent,
+    protocol,
+    ranked,
+    ranked_baselines,
+    variances,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Baselines = Mapping[str, Mapping[str, float | None]]
-Row = dict[str, Any]
-
 MOST_TROUBLES = 200
-HUGE = 1e5  # a loss that ran away; its decimals would push the table apart
-DASH = "–"  # noqa: RUF001 - an en dash: no number, and from ... to
-# A cell's runs have equal bits where these are equal, and may differ where one is not.
-CIRCUMSTANCES = (
-    *("device", "cpu_capability", "torch_version", "threads", "kernel_settings", "trainer_version"),
-)
-HALVES = "each half of the labelled images takes its sign from the other; then the mean of both"
-METRICS = {
-    "auc_split": f"AUC of the class unit's code; {HALVES}",
-    "auc_oracle": (
-        "max(A, 1 - A) for the AUC A of the class unit's code; its sign comes from the labels that "
-        "it is scored on, so it is an upper bound, and above 0.5 by chance"
-    ),
-    "auc_covariate": (
-        "AUC of the class unit's code; its sign is that of its correlation with the covariate "
-        "{covariate}, named before training"
-    ),
-    "average_precision": f"average precision of the class unit's code; {HALVES}",
-    "balanced_accuracy": (
-        f"balanced accuracy at the midpoint of the prior; {HALVES}; undefined without a prior"
-    ),
-}
-
-
-def ranked(study: Study, results: Results) -> list[Row]:
-    """Return the summary's rows by the study's metric: best mean first, rows without one last."""
-    rows: list[Row] = results.summary.to_pylist()
-    return sorted(rows, key=lambda row: _falling(row[f"{study.metric}_mean"]))
-
-
-def ranked_baselines(study: Study, baselines: Baselines) -> list[tuple[str, float | None]]:
-    """Return each baseline's value of the study's metric, best first."""
-    values = [(name, scores.get(study.metric)) for name, scores in baselines.items()]
-    return sorted(values, key=lambda pair: _falling(pair[1]))
-
-
-def _falling(value: float | None) -> float:
-    return math.inf if value is None else -value
-
-
-def fixed(value: float | None, digits: int = 3) -> str:
-    """Return a number with so many decimals, fewer where it is huge; a dash for None."""
-    if value is None:
-        return DASH
-    return f"{value:.{digits}f}" if abs(value) < HUGE else f"{value:.{digits - 1}e}"
-
-
-def between(low: float | None, high: float | None, digits: int = 3) -> str:
-    """Return an interval by its bounds."""
-    return DASH if low is None else f"{fixed(low, digits)}{DASH}{fixed(high, digits)}"
-
-
-def percent(share: float | None) -> str:
-    """Return a share in whole percent; 0 % is none and 100 % is all, never nearly."""
-    if share is None:
-        return DASH
-    if 0 < share < 0.005:  # noqa: PLR2004 - half a percent
-        return "<1 %"
-    return ">99 %" if 0.995 < share < 1 else f"{share:.0%}".replace("%", " %")  # noqa: PLR2004
-
-
-def variances(values: Sequence[float | None]) -> list[str]:
-    """Return a column of variances in one form: four decimals where those say enough."""
-    enough = all(value >= 0.001 for value in values if value)  # noqa: PLR2004
-    return [DASH if v is None else f"{v:.4f}" if enough else f"{v:.1e}" for v in values]
-
-
-def mixed_cells(results: Results) -> list[str]:
-    """Return a sentence for each cell whose records mix machines, settings or versions."""
-    seen: dict[str, dict[str, set[str]]] = {}
-    for row in results.runs.to_pylist():
-        cell = seen.setdefault(row["cell"], {name: set() for name in CIRCUMSTANCES})
-        for name in CIRCUMSTANCES:
-            if row[name] is not None:  # a worker that died left none of these, nor a number
-                cell[name].add(str(row[name]))
-    mixed = {
-        label: [f"{name} ({', '.join(sorted(v))})" for name, v in cell.items() if len(v) > 1]
-        for label, cell in seen.items()
-    }
-    return [
-        f"{label}: its runs mix {' and '.join(found)}" for label, found in mixed.items() if found
-    ]
-
-
-def notes(study: Study, results: Results) -> list[str]:
-    """Return what to know before believing the table: a sentence a cell and kind of trouble."""
-    undefined: dict[str, int] = {}
-    for row in results.runs.to_pylist():
-        if row["status"] in SCORED and row[study.metric] is None:
-            undefined[row["cell"]] = undefined.get(row["cell"], 0) + 1
-    found = []
-    for row in results.summary.to_pylist():
-        unscored = undefined.get(row["cell"], 0)
-        recorded = row["n_scored"] + row["n_diverged"] + row["n_failed"]
-        parts = {
-            "collapsed": row["n_collapsed"],
-            "diverged": row["n_diverged"],
-            "failed": row["n_failed"],
-            "not trained yet": row["n_planned"] - recorded,
-            f"scored without a value of {study.metric}": unscored,
-        }
-        text = ", ".join(f"{count} {what}" for what, count in parts.items() if count > 0)
-        if text:
-            found.append(f"{row['cell']}: of {row['n_planned']} runs {text}")
-    warned = [sentence for cell in study.cells for sentence in cell.warnings()]
-    return [*found, *warned, *mixed_cells(results)]
-
-
-def protocol(study: Study, baselines: Baselines) -> list[str]:
-    """Return how the numbers came about, a sentence each."""
-    meaning = METRICS.get(study.metric, "as recorded").format(covariate=study.orient_by)
-    best = next(iter(ranked_baselines(study, baselines)), ("", None))
-    known = "" if best[1] is None else f" ({best[0]}, {fixed(best[1])})"
-    return [
-        f"{study.metric}: {meaning}.",
-        (
-            "Training reads no labels; every run is trained and scored on all images. A seed "
-            "redraws initialisation, batch order and noise."
-        ),
-        "Collapsed runs count in every number; diverged and failed ones have none.",
-        (
-            f"95 % interval of the mean: Student's t below {LEAST_FOR_BOOTSTRAP} seeds, BCa "
-            f"bootstrap from {LEAST_FOR_BOOTSTRAP}. Worst quarter: mean of the lowest quarter of "
-            f"the seeds. Below {study.low:g}: share of seeds in the low basin. Beats baseline: "
-            f"share of seeds above the best baseline{known}."
-        ),
-    ]
 
 
 def as_json(study: Study, results: Results, baselines: Baselines) -> dict[str, Any]:
@@ -211,8 +90,9 @@ def write_report(
 
 def _alone(picture: str) -> str:
     """Give a picture that no page surrounds an ink for light and dark."""
-    inks = ":root{color:#1d1e21}@media(prefers-color-scheme:dark){:root{color:#e6e6e8}}"
-    return picture.replace(">", f"><style>{inks}</style>", 1)
+    light = ":root{color-scheme:light dark;color:#1d1e21}"
+    dark = "@media(prefers-color-scheme:dark){:root{color:#e6e6e8}}"
+    return picture.replace(">", f"><style>{light}{dark}</style>", 1)
 
 
 def _figures(
@@ -251,13 +131,11 @@ def _curves(folder: Path, records: Sequence[Row], wanted: set[str]) -> dict[str,
 def _page(study: Study, results: Results, baselines: Baselines, drawn: Mapping[str, str]) -> str:
     """Fill the template; everything is escaped there but the pictures that `figures` made."""
     text = importlib.resources.files("sweeps").joinpath("report.html").read_text(encoding="utf-8")
-    place = jinja2.Environment(
+    strict = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    troubles = _troubles(results)
-    return place.from_string(
-        text
-    ).render(
+    template, troubles = strict.from_string(text), _troubles(results)
+    return template.render(
         study=study,
         summary=_summary(results),
         rows=_rows(study, results),

@@ -25,7 +25,9 @@ DONE = ("ok", "collapsed", "diverged")
 SCORED = ("ok", "collapsed")
 OUTCOMES = (*METRICS, "reconstruction", "divergence_value")
 
-_TEXT, _FLOAT, _INT = pa.string(), pa.float64(), pa.int64()
+_TEXT: pa.DataType = pa.string()
+_FLOAT: pa.DataType = pa.float64()
+_INT: pa.DataType = pa.int64()
 RECORD = pa.schema(
     [
         ("run_id", _TEXT),
@@ -78,7 +80,7 @@ def write_part(folder: Path, pack_id: str, records: Sequence[Record]) -> None:
 
 
 def read_records(folder: Path) -> dict[str, Record]:
-    """Return the record of every run by run_id; a finished one wins over a failed, then the newer."""
+    """Return each run's record by run_id; a finished one wins over a failed, then the newer."""
     best: dict[str, Record] = {}
     for path in sorted((folder / "records").glob("*.parquet")):
         for record in pq.read_table(path, schema=RECORD).to_pylist():
@@ -105,14 +107,14 @@ def gather(
         for run in runs
         if run.run_id in records
     ]
-    leading = [("study", _TEXT), ("cell_id", _TEXT), ("cell", _TEXT)]
+    leading = [pa.field(name, _TEXT) for name in ("study", "cell_id", "cell")]
     others = [field for field in RECORD if field.name != "cell_id"]
     schema = pa.schema([*leading, *others, *_axis_fields(study, axes)])
     table = pa.Table.from_pylist(rows, schema=schema)
     return Results(table, _summary(study, runs, rows, baselines))
 
 
-def _axis_fields(study: Study, axes: Iterable[str]) -> list[pa.Field]:
+def _axis_fields(study: Study, axes: Iterable[str]) -> list[pa.Field[Any]]:
     """Type each axis by the values it has in this study."""
     fields = []
     for axis in axes:

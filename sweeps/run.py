@@ -82,9 +82,7 @@ def open_sweep(study: Study, dataset: Dataset, folder: Path) -> Sweep:
     return Sweep(study, dataset, tuple(all_runs(study, dataset)), folder)
 
 
-def train_missing(
-    sweep: Sweep, *, launcher: str, width: int | None, display: Any
-) -> Outcome:
+def train_missing(sweep: Sweep, *, launcher: str, width: int | None, display: Any) -> Outcome:
     """Train what is missing, in rounds, and keep every finished record.
 
     `display(total_steps, total_runs)` gives the context manager that watches. Failed packs go round
@@ -194,9 +192,11 @@ def rescore(sweep: Sweep) -> int:
         codes = _codes(sweep.folder / "codes" / path.name)
         for record in stale:
             code = codes[record["run_id"]][:, 0]
-            record |= score_code(specs[record["cell_id"]], code, scorer)
-            record["label_digest"] = sweep.dataset.label_digest
-            record["score_id"] = scorer.identity()
+            record.update(
+                score_code(specs[record["cell_id"]], code, scorer),
+                label_digest=sweep.dataset.label_digest,
+                score_id=scorer.identity(),
+            )
         write_part(sweep.folder, path.stem, records)
         changed += len(stale)
     return changed
@@ -211,7 +211,7 @@ def _codes(path: Path) -> dict[str, Any]:
 
 
 def score_baselines(sweep: Sweep) -> Baselines:
-    """Fit the cheap baselines without labels and score them as the codes are; kept in the folder."""
+    """Fit the baselines without labels, score them as the codes are, keep that in the folder."""
     scorer, kept = sweep.scorer, sweep.folder / "baselines.json"
     key = f"{sweep.dataset.image_digest} {scorer.identity()} {','.join(BASELINES)}"
     if kept.is_file():
@@ -248,7 +248,7 @@ def review(sweep: Sweep) -> Review:
 
 def count_states(tables: Results) -> Counter[str]:
     """Count the planned runs by status."""
-    return Counter(tables.runs["status"].to_pylist())
+    return Counter(str(status) for status in tables.runs["status"].to_pylist())
 
 
 def write_plan(sweep: Sweep, packs: Sequence[Pack]) -> None:
@@ -283,5 +283,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return call.stdout.strip()
-
-

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
-from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from models.datasets import Dataset, DatasetSettings
-from models.settings import Settings
+from models.settings import Settings, mistake
 from models.spec import Spec, combination_mistakes
 from models.streams import LARGEST_SEED
 from sweeps import grid
@@ -42,21 +41,21 @@ def _seed_list(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         if not 1 <= value <= MOST_SEEDS:
             text = f"expected 1 to {MOST_SEEDS} seeds, got {value}"
-            raise PydanticCustomError("sentence", "{text}", {"text": text})
+            raise mistake(text)
         return tuple(range(value))
     if isinstance(value, list):
         return tuple(value)
     if isinstance(value, tuple):
         return value
     text = f"expected a number of seeds or a list of seeds, got {shown(value)}"
-    raise PydanticCustomError("sentence", "{text}", {"text": text})
+    raise mistake(text)
 
 
 def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
     twice = sorted({seed for seed in seeds if seeds.count(seed) > 1}) if len(seeds) < 1000 else []  # noqa: PLR2004
     if twice or len(set(seeds)) != len(seeds):
         text = f"seed {twice[0]} is listed twice" if twice else "a seed is listed twice"
-        raise PydanticCustomError("sentence", "{text}", {"text": text})
+        raise mistake(text)
     return tuple(sorted(seeds))
 
 
@@ -119,7 +118,7 @@ class Study:
 
 
 def find_study(name: str) -> Path:
-    """Return the file of a path, or of a study shipped by that name; Refused where there is none."""
+    """Return the file of a path or of a shipped study; Refused where there is none."""
     path = Path(name)
     if path.is_dir() and (path / "study.yaml").is_file():
         return path / "study.yaml"
@@ -142,15 +141,17 @@ def load_study(path: Path) -> tuple[Study, Dataset]:
     mistakes: list[str] = []
 
     def note(where: str, sentence: str) -> None:
-        mistakes.append(f"{path.name}: {where}: {sentence}" if where else f"{path.name}: {sentence}")
+        mistakes.append(
+            f"{path.name}: {where}: {sentence}" if where else f"{path.name}: {sentence}"
+        )
 
     try:
         file = StudyFile.model_validate(raw)
     except ValidationError as failure:
         file = None
-        for mistake in sentences(failure, StudyFile):
-            place = _dotted(mistake.path)
-            note(place.rpartition(".")[0] if mistake.at_owner else place, mistake.sentence)
+        for wrong in sentences(failure, StudyFile):
+            place = _dotted(wrong.path)
+            note(place.rpartition(".")[0] if wrong.at_owner else place, wrong.sentence)
     cells = _cells(raw, note)
     dataset = _dataset(raw, note)
     if mistakes or file is None or dataset is None:
@@ -246,9 +247,9 @@ def _block_cells(
         except ValidationError as failure:
             # A wrong field hides what its neighbours make of each other: look at those as well.
             hidden = [Mistake((f,), text) for f, text in combination_mistakes(point.settings)]
-            for mistake in [*sentences(failure, Spec), *hidden]:
-                place = point.where(mistake.path)
-                message = (place.rpartition(".")[0] if mistake.at_owner else place, mistake.sentence)
+            for wrong in [*sentences(failure, Spec), *hidden]:
+                place = point.where(wrong.path)
+                message = (place.rpartition(".")[0] if wrong.at_owner else place, wrong.sentence)
                 if message not in seen:
                     seen.add(message)
                     note(*message)

@@ -1,31 +1,30 @@
-"""What a terminal shows: the stability table with its notes, and progress while packs train.
+"""What a terminal shows: the plan, and the stability table with its notes.
 
 Order, numbers, notes and protocol are the report's.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import textwrap
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from rich import box
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from sweeps.report import (
+from sweeps.results import Results
+from sweeps.study import Study
+from sweeps.wording import (
     DASH,
     Baselines,
     Row,
     between,
     fixed,
-    mixed_cells,
+    minutes,
     notes,
     percent,
     protocol,
@@ -33,11 +32,9 @@ from sweeps.report import (
     ranked_baselines,
     variances,
 )
-from sweeps.results import Results
-from sweeps.study import Study
 
-LINE_EVERY = 10.0  # seconds between progress lines in a log
 NARROW, WIDE = 80, 120  # a pipe's and a log's width; beyond the other the eye loses its row
+MOST_LISTED = 30  # cells that a plan names
 NARROWEST = 40  # below it lines run over rather than lose a number
 
 
@@ -203,132 +200,10 @@ def _print(console: Console, look: Look, what: RenderableType) -> None:
         console.print(text, soft_wrap=True, highlight=False)
 
 
-class Display:
-    """Progress while packs train: one live line in a terminal, else a line every ten seconds.
-
-    Work is counted in optimiser steps, each member's its own. What is trained again after a failure
-    is not counted twice: then the line waits at its end.
-    """
-
-    def __init__(
-        self,
-        console: Console,
-        study: str,
-        total_steps: int,
-        total_runs: int,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Name the study and the work ahead; the clock starts with the `with` block."""
-        self._console, self._study, self._clock = console, Look.of(console).text(study), clock
-        self._total_steps, self._total_runs = total_steps, total_runs
-        self._running: dict[str, int] = {}
-        self._ended: dict[str, tuple[int, int]] = {}
-        self._start = self._last = 0.0
-        self._live: Progress | None = None
-
-    def __enter__(self) -> Self:
-        """Start the clock, and the live line where there is a terminal."""
-        self._start = self._last = self._clock()
-        # FORCE_COLOR makes rich believe in a terminal, but a log cannot draw its line again.
-        if self._console.is_interactive and self._console.file.isatty():
-            self._study.truncate(24, overflow="ellipsis")
-            columns = (TextColumn("{task.description}", markup=False), BarColumn(20), _Tail(self))
-            self._live = Progress(*columns, console=self._console, refresh_per_second=4)
-            self._live.add_task(self._study.plain, total=max(1, self._total_steps))
-            self._live.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Leave a last line that says how far it came."""
-        if self._live is not None:
-            self._live.stop()
-        elif self._total_runs > 0:
-            ending = "in" if kind is None else "stopped after"
-            self._line(f"{self._so_far()}, {ending} {_minutes(self.seconds_taken())}")
-
-    def steps(self, pack_id: str, done: int, members: int) -> None:
-        """Hear that every member of a running pack has done so many optimiser steps."""
-        if pack_id not in self._ended:
-            self._running[pack_id] = done * members
-        self._refresh()
-
-    def finished(self, pack_id: str, runs: int, steps: int) -> None:
-        """Hear that a pack of so many runs, of so many steps each, has ended somehow."""
-        self._running.pop(pack_id, None)
-        self._ended[pack_id] = (runs, runs * steps)
-        self._refresh()
-
-    def seconds_left(self) -> float | None:
-        """Return the time left at the speed since the start; None while nothing tells."""
-        done, elapsed = self._done(), self.seconds_taken()
-        if done == 0 or elapsed <= 0 or done >= self._total_steps:
-            return None
-        return elapsed * (self._total_steps - done) / done
-
-    def seconds_taken(self) -> float:
-        """Return the time since the `with` block began."""
-        return self._clock() - self._start
-
-    def words(self) -> str:
-        """Return what a line says after the study's name."""
-        left = self.seconds_left()
-        return self._so_far() + ("" if left is None else f", {_minutes(left)} left")
-
-    def _so_far(self) -> str:
-        runs = min(self._total_runs, sum(runs for runs, _ in self._ended.values()))
-        share = 100 * self._done() // self._total_steps if self._total_steps > 0 else 100
-        return f"{runs}/{self._total_runs} runs, {share} %"
-
-    def _done(self) -> int:
-        done = sum(self._running.values()) + sum(steps for _, steps in self._ended.values())
-        return min(done, self._total_steps)
-
-    def _refresh(self) -> None:
-        if self._live is not None:
-            self._live.update(self._live.task_ids[0], completed=self._done())
-        elif self._clock() - self._last >= LINE_EVERY:
-            self._last = self._clock()
-            self._line(self.words())
-
-    def _line(self, words: str) -> None:
-        self._console.print(f"{self._study.plain}: {words}", markup=False, soft_wrap=True)
-
-
-class _Tail(ProgressColumn):
-    """Counts and times behind the bar, drawn anew several times a second."""
-
-    def __init__(self, display: Display) -> None:
-        super().__init__()
-        self._display = display
-
-    def render(self, task: Task) -> Text:
-        del task
-        return Text(f"{self._display.words()}, {_minutes(self._display.seconds_taken())} elapsed")
-
-
-def _minutes(seconds: float) -> str:
-    """Return a duration as 0:24 or 1:02:03; a started second counts."""
-    minutes, rest = divmod(math.ceil(max(0.0, seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def stdout_console() -> Console:
-    """Return the console for what a command answers."""
-    return Console()
-
-
-def stderr_console() -> Console:
-    """Return the console for progress and messages, so that stdout holds the answer alone."""
-    return Console(stderr=True)
-
-
-def print_plan(study: Study, content: Mapping[str, Any], console: Console | None = None) -> None:
+def print_plan(study: Study, content: Mapping[str, Any], console: Console) -> None:
     """Print what `plan --json` says: how much there is to train, and about how long it takes."""
-    console = stdout_console() if console is None else console
     look = Look.of(console)
-    left = _minutes(content["estimate_seconds"])
+    left = minutes(content["estimate_seconds"])
     hours = content["estimate_gpu_hours"]
     lines = {
         "cells": f"{content['cells']:,}",
@@ -344,18 +219,9 @@ def print_plan(study: Study, content: Mapping[str, Any], console: Console | None
     for name, text in lines.items():
         listing.add_row(look.text(name, "dim"), look.text(text))
     _print(console, look, listing)
+    for cell in study.cells[:MOST_LISTED]:
+        _print(console, look, look.text(f"- {cell.label}", "dim"))
+    if len(study.cells) > MOST_LISTED:
+        _print(console, look, look.text(f"- and {len(study.cells) - MOST_LISTED} more", "dim"))
     for sentence in content["warnings"]:
         _print(console, look, look.text(f"! {sentence}", "yellow"))
-
-
-__all__ = [
-    "Display",
-    "Look",
-    "markdown_table",
-    "mixed_cells",
-    "print_plan",
-    "print_table",
-    "stability_table",
-    "stderr_console",
-    "stdout_console",
-]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -100,9 +101,7 @@ def _outcome(spec: Spec, member: Trained, scorer: Scorer) -> Record:
     }
 
 
-def score_code(
-    spec: Spec, code: NDArray[np.float32], scorer: Scorer
-) -> dict[str, float | None]:
+def score_code(spec: Spec, code: NDArray[np.float32], scorer: Scorer) -> dict[str, float | None]:
     """Score the class unit's code (N,), at the midpoint of its prior where it has one."""
     midpoint = spec.prior.mixture().midpoint if spec.prior else None
     return scorer.scores(code.astype(np.float64), midpoint)
@@ -117,7 +116,7 @@ def _circumstances(job: Job, data: Data, seconds: float) -> Record:
         "pack": job.pack_id,
         "host": socket.gethostname(),
         "device": _device_name(job.device),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # type: ignore[no-untyped-call]
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": 1,
         "kernel_settings": json.dumps(settings, sort_keys=True),
         "torch_version": str(torch.__version__),
@@ -162,7 +161,7 @@ def _history(pairs: Sequence[tuple[str, Trained]]) -> pa.Table:
     """Lay learning curves out with a row a point."""
     curves = np.concatenate([member.history.reshape(-1, 4) for _, member in pairs])
     lengths = [len(member.history) for _, member in pairs]
-    columns: dict[str, pa.Array] = {
+    columns: dict[str, pa.Array[Any]] = {
         "run_id": pa.array(np.repeat([run_id for run_id, _ in pairs], lengths), pa.string()),
         "seed": pa.array(np.repeat([m.seed for _, m in pairs], lengths), pa.int64()),
         "step": pa.array(curves[:, 0].astype(np.int64)),

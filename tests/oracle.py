@@ -154,8 +154,8 @@ def quantiles(shape: Any, count: int) -> NDArray[np.float64]:
     """Invert the distribution function: by its inverse for one Gaussian, else by root finding."""
     prior = distribution(shape)
     shares = (np.arange(count) + 0.5) / count
-    if isinstance(prior, Normal):
-        return np.asarray(prior.loc.numpy() + prior.scale.numpy() * ndtri(shares))
+    if shape.kind == "normal":
+        return np.asarray(shape.mean + shape.scale * ndtri(shares))
     assert isinstance(prior, MixtureSameFamily)
     parts = prior.component_distribution
     means, scales = parts.loc.numpy(), parts.scale.numpy()

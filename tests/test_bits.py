@@ -130,7 +130,7 @@ def test_the_digest_changes_with_seed_steps_and_a_single_pixel() -> None:
     case = sample()[0]
     images = case.images()
     touched = images.copy()
-    touched[11, 3] = np.nextafter(touched[11, 3], np.float32(2))
+    touched[11, 3] += np.float32(0.001)  # its last bit alone may be rounded away
     fewer = case.spec(training={**case.settings["training"], "steps": STEPS - 1})
     results = [
         train(case.spec(), [3], images),

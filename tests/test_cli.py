@@ -179,7 +179,10 @@ BAD: dict[str, tuple[list[str], str]] = {
         ["run", "x.yaml", "--launcher", "inlin"],
         "--launcher: unknown launcher 'inlin'; did you mean 'inline'? known: inline, local",
     ),
-    "folder": (["report", "."], ".: a folder without a study.yaml, and no study of that name; known: quickstart, smoke"),
+    "folder": (
+        ["report", "."],
+        ".: a folder without a study.yaml, and no study of that name; known: quickstart, smoke",
+    ),
 }
 
 

@@ -16,7 +16,7 @@ from models.spec import Spec
 from sweeps import cells
 from sweeps.cells import Cell, identity
 from sweeps.plan import all_runs
-from sweeps.study import StudyFile, Study, _cells, name_cells
+from sweeps.study import Study, StudyFile, _cells, name_cells
 
 DIGEST = "0" * 64
 

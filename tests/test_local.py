@@ -59,7 +59,16 @@ def test_ray_beside_foreign_packages_gives_the_bits_of_inline(tmp_path: Path) ->
     assert content["tracking"] == "written"
     assert "wrong package" not in ray.stderr
     inline = sweeps(
-        tmp_path, "run", "x.yaml", "--json", "--out", "in", "--launcher", "inline", "--pack-width", "2"
+        tmp_path,
+        "run",
+        "x.yaml",
+        "--json",
+        "--out",
+        "in",
+        "--launcher",
+        "inline",
+        "--pack-width",
+        "2",
     )
     assert inline.returncode == 0, inline.stderr
     assert deterministic(tmp_path / "ray") == deterministic(tmp_path / "in")

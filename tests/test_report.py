@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from matplotlib.figure import Figure
 
 from models.scores import Scorer
-from sweeps import plan, report, results, trial
+from sweeps import __version__, plan, report, results, trial
 from sweeps.figures import learning_curves, strip_plot, svg
-from sweeps.report import DASH
 from sweeps.results import Results
 from sweeps.study import Study, load_study
+from sweeps.wording import DASH
 
 # One cell trains well, one has a failed pack, one diverges at once, one has a prior of one mode.
 STUDY = """
@@ -36,6 +37,7 @@ cells:
   - {objective: wae, prior: [bimodal, {kind: bimodal, m: 1, s: 1}]}
   - {objective: vae, training: {learning_rate: 10}}
 """
+DIVERGES = "{objective: vae, activation: leaky_relu, training: {learning_rate: 10}}"
 BASELINES = {
     "k-means": {"auc_split": 0.61, "auc_oracle": 0.62, "auc_covariate": None},
     "first principal component": {"auc_split": 0.55, "auc_oracle": 0.56, "auc_covariate": None},
@@ -163,6 +165,11 @@ def page_of(done: Finished) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="module")
+def page(done: Finished) -> Page:
+    return page_of(done)
+
+
 def ids(page: Page) -> list[str]:
     return [value for name, value in page.attributes if name == "id"]
 
@@ -172,8 +179,8 @@ def test_the_example_has_every_outcome(done: Finished) -> None:
     assert {"ok", "diverged", "failed"} <= states
 
 
-def test_the_pages_table_holds_the_summarys_numbers(done: Finished) -> None:
-    body = page_of(done).tables[0][2:]
+def test_the_pages_table_holds_the_summarys_numbers(done: Finished, page: Page) -> None:
+    body = page.tables[0][2:]
     expected = sorted(
         done.results.summary.to_pylist(), key=lambda row: -(row["auc_split_mean"] or -math.inf)
     )
@@ -238,8 +245,7 @@ def test_no_number_is_nan_in_the_json(done: Finished) -> None:
     assert found["baselines"] == {"odd": {"auc_split": None}}
 
 
-def test_the_page_loads_and_runs_nothing(done: Finished) -> None:
-    page = page_of(done)
+def test_the_page_loads_and_runs_nothing(done: Finished, page: Page) -> None:
     assert not {"script", "link", "img", "iframe", "object", "embed", "base"} & set(page.tags)
     links = [v for name, v in page.attributes if name in {"src", "href", "xlink:href", "action"}]
     assert all(link.startswith("#") for link in links)
@@ -257,24 +263,23 @@ def _addresses(text: str) -> list[str]:
 
 
 def test_words_of_users_stay_words(done: Finished, tmp_path: Path) -> None:
+    (tmp_path / "history").symlink_to(done.folder / "history")
     odd = relabelled(done, 0, f"{SCRIPT} $x$ & {{{{ 7 * 7 }}}} \x07")
     study = replace(odd.study, name=SCRIPT, question=f'{SCRIPT} "quoted"')
-    path = report.write_report(
-        study, odd.runs, done.folder, odd.results, {SCRIPT: {"auc_split": 0.6}}
-    )
+    path = report.write_report(study, odd.runs, tmp_path, odd.results, {SCRIPT: {"auc_split": 0.6}})
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert "<script" not in text
     assert page.text.count(SCRIPT) > 5  # name, question, labels, baseline, the failure's message
     assert "{{ 7 * 7 }}" in page.text
     assert "$x$" in page.text
-    for picture in (done.folder / "figures").glob("*.svg"):
-        ET.fromstring(picture.read_text())  # noqa: S314 - our own
-    assert tmp_path.exists()
+    pictures = [path.read_text() for path in (tmp_path / "figures").glob("*.svg")]
+    assert len(pictures) == 2
+    for picture in pictures:
+        ET.fromstring(picture)  # noqa: S314 - our own
 
 
-def test_failures_show_their_message_and_traceback(done: Finished) -> None:
-    page = page_of(done)
+def test_failures_show_their_message_and_traceback(page: Page) -> None:
     rows = page.tables[-1][1:]
     assert [row[1] for row in rows] == sorted(
         (row[1] for row in rows), key=["failed", "diverged", "collapsed"].index
@@ -286,8 +291,8 @@ def test_failures_show_their_message_and_traceback(done: Finished) -> None:
     assert all("the loss was not finite" in row[3] for row in diverged)
 
 
-def test_the_summary_counts_and_names_no_winner(done: Finished) -> None:
-    text = " ".join(page_of(done).text.split())
+def test_the_summary_counts_and_names_no_winner(done: Finished, page: Page) -> None:
+    text = " ".join(page.text.split())
     counts = dict.fromkeys(("scored", "diverged", "failed"), 0)
     for row in done.results.summary.to_pylist():
         counts = {name: number + row[f"n_{name}"] for name, number in counts.items()}
@@ -296,24 +301,27 @@ def test_the_summary_counts_and_names_no_winner(done: Finished) -> None:
     assert not {"winner", "best cell", "significant"} & set(text.split())
 
 
-def test_provenance(done: Finished) -> None:
-    text = page_of(done).text
+def test_provenance(done: Finished, page: Page) -> None:
+    text = page.text
     for fact in (
         "name: digits, classes: [1, 8]",
         done.results.runs["dataset_digest"][0].as_py(),
         done.results.runs["torch_version"][0].as_py(),
         f"0{DASH}10 (11)",
-        report.__version__,
+        __version__,
     ):
         assert fact in text
 
 
-def test_figures_are_equal_when_made_twice_and_apart_on_one_page(done: Finished) -> None:
-    def pictures() -> list[str]:
-        page_of(done)
-        return [path.read_text() for path in sorted((done.folder / "figures").glob("*.svg"))]
+def test_figures_are_equal_when_made_twice_and_apart_on_one_page(
+    done: Finished, tmp_path: Path
+) -> None:
+    def pictures(folder: Path) -> list[str]:
+        report.write_report(done.study, done.runs, folder, done.results, BASELINES)
+        return [path.read_text() for path in sorted((folder / "figures").glob("*.svg"))]
 
-    first, second = pictures(), pictures()
+    (tmp_path / "history").symlink_to(done.folder / "history")
+    first, second = pictures(done.folder), pictures(tmp_path)
     assert len(first) == 2
     assert first == second
     names = [{e.get("id") for e in ET.fromstring(text).iter()} - {None} for text in first]  # noqa: S314
@@ -329,15 +337,16 @@ def test_every_scored_run_is_a_dot_and_every_curve_a_line(done: Finished) -> Non
     runs, rows = done.results.runs.to_pylist(), report.ranked(done.study, done.results)
     figure = strip_plot(rows, runs, "auc_split", 0.8, [("k-means", 0.61), ("none", None)])
     axes = figure.axes[0]
-    drawn = sorted(x for dots in axes.collections for x, _ in dots.get_offsets())
+    dots = [np.asarray(one.get_offsets(), dtype=float) for one in axes.collections]
+    drawn = sorted(np.concatenate(dots)[:, 0].tolist())
     scored = sorted(run["auc_split"] for run in runs if run["auc_split"] is not None)
     assert drawn == pytest.approx(scored)
     assert [label.get_text().replace("\n", " ") for label in axes.get_yticklabels()] == [
         row["cell"] for row in rows
     ]
-    hollow = [c for c in axes.collections if not len(c.get_facecolor())]
-    collapsed = sum(run["status"] == "collapsed" for run in runs)
-    assert sum(len(c.get_offsets()) for c in hollow) == collapsed
+    filled = [len(np.asarray(one.get_facecolor())) > 0 for one in axes.collections]
+    hollow = sum(len(one) for one, full in zip(dots, filled, strict=True) if not full)
+    assert hollow == [run["status"] for run in runs].count("collapsed")
 
 
 def test_a_diverged_run_counts_as_the_worst_in_the_median_curve() -> None:
@@ -348,12 +357,11 @@ def test_a_diverged_run_counts_as_the_worst_in_the_median_curve() -> None:
         {"status": "diverged", "step": [1, 2], "loss": [1.0, None]},
     ]
     (axes,) = learning_curves([("a", runs)]).axes
-    median = axes.lines[-1].get_ydata()
-    assert list(median) == [4.0, 3.0, 2.0]
+    assert np.asarray(axes.lines[-1].get_ydata()).tolist() == [4.0, 3.0, 2.0]
     (axes,) = learning_curves([("a", [*runs, runs[-1]])]).axes
-    median = [float(value) for value in axes.lines[-1].get_ydata()]
+    median = np.asarray(axes.lines[-1].get_ydata(), dtype=float)
     assert median[0] == 2.5
-    assert all(math.isnan(value) for value in median[1:])
+    assert np.isnan(median[1:]).all()
 
 
 @pytest.mark.parametrize("count", [1, 3, 30])
@@ -371,20 +379,22 @@ def test_names_above_the_seeds_never_overlap(count: int) -> None:
         assert not any(box.overlaps(other) for other in boxes[place + 1 :])
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        [("seeds: 11", "seeds: 1")],
-        [("  - {objective: wae, prior: [bimodal, {kind: bimodal, m: 1, s: 1}]}\n", "")],
-        [("learning_rate: 0.01", "learning_rate: 10"), ("  - {objective: ae}\n", "")],
-    ],
-    ids=["one seed", "few cells", "nearly all diverged"],
-)
+WAES = "  - {objective: wae, prior: [bimodal, {kind: bimodal, m: 1, s: 1}]}\n"
+SAD = {
+    "one seed": [("seeds: 11", "seeds: 1"), (WAES, "")],
+    "one cell": [("seeds: 11", "seeds: 2"), (WAES, ""), ("  - {objective: ae}\n", "")],
+    "all diverged": [("seeds: 11", "seeds: 3"), (WAES, ""), ("{objective: ae}", DIVERGES)],
+}
+
+
+@pytest.mark.parametrize("changes", SAD.values(), ids=SAD.keys())
 def test_small_and_sad_studies_work(changes: list[tuple[str, str]], tmp_path: Path) -> None:
     done = small(tmp_path, *changes)
     page = page_of(done)
     assert not {"nan", "inf", "None"} & set(page.text.replace(DASH, " ").split())
     json.dumps(report.as_json(done.study, done.results, BASELINES), allow_nan=False)
+    if changes == SAD["all diverged"]:
+        assert "0 are scored, none of them collapsed; 3 diverged and 3 failed" in page.text
 
 
 def test_nothing_trained_yet(done: Finished, tmp_path: Path) -> None:

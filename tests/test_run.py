@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -25,7 +25,7 @@ from sweeps.study import Resources, load_study
 class Silent:
     """Watches and says nothing."""
 
-    def __enter__(self) -> Silent:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -220,18 +220,52 @@ def test_tables_hold_what_the_contract_names(tmp_path: Path) -> None:
     trained(sweep)
     review(sweep)
     tables = read(sweep.folder)
-    for column in (
-        "study cell_id cell run_id seed status error auc_oracle auc_split auc_covariate "
-        "average_precision balanced_accuracy reconstruction divergence_value seconds pack host "
-        "device cpu_capability torch_version trainer_version git_commit dataset_digest "
-        "label_digest finished_at objective prior divergence activation"
-    ).split():
+    for column in [
+        "study",
+        "cell_id",
+        "cell",
+        "run_id",
+        "seed",
+        "status",
+        "error",
+        "auc_oracle",
+        "auc_split",
+        "auc_covariate",
+        "average_precision",
+        "balanced_accuracy",
+        "reconstruction",
+        "divergence_value",
+        "seconds",
+        "pack",
+        "host",
+        "device",
+        "cpu_capability",
+        "torch_version",
+        "trainer_version",
+        "git_commit",
+        "dataset_digest",
+        "label_digest",
+        "finished_at",
+        "objective",
+        "prior",
+        "divergence",
+        "activation",
+    ]:
         assert column in tables.runs.column_names, column
     assert all(value is not None for value in tables.runs["auc_covariate"].to_pylist())
-    for statistic in (
-        "mean variance sd ci_low ci_high median iqm min worst_quarter low_basin_share "
-        "beats_baseline_share"
-    ).split():
+    for statistic in [
+        "mean",
+        "variance",
+        "sd",
+        "ci_low",
+        "ci_high",
+        "median",
+        "iqm",
+        "min",
+        "worst_quarter",
+        "low_basin_share",
+        "beats_baseline_share",
+    ]:
         assert f"auc_split_{statistic}" in tables.summary.column_names, statistic
     history = pq.read_table(sweep.folder / "history")
     assert set(history["run_id"].to_pylist()) == set(tables.runs["run_id"].to_pylist())

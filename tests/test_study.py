@@ -283,7 +283,10 @@ RULES: dict[str, tuple[Any, str]] = {
         with_spec(code={"style_units": -1}),
         "x.yaml: spec.code.style_units: expected at least 0, got -1",
     ),
-    "steps": (with_spec(training={"steps": 0}), "x.yaml: spec.training.steps: expected at least 1, got 0"),
+    "steps": (
+        with_spec(training={"steps": 0}),
+        "x.yaml: spec.training.steps: expected at least 1, got 0",
+    ),
     "steps text": (
         with_spec(training={"steps": "600"}),
         "x.yaml: spec.training.steps: expected a whole number, got '600' (text)",

@@ -12,9 +12,18 @@ from rich.cells import cell_len
 from rich.console import Console
 from test_report import BASELINES, STUDY, Finished, finish, gathered, relabelled
 
-from sweeps.report import DASH, fixed, percent, protocol, ranked, variances
+from sweeps.progress import Display
 from sweeps.results import Results
-from sweeps.terminal import Display, Look, markdown_table, mixed_cells, print_plan, print_table
+from sweeps.terminal import Look, markdown_table, print_plan, print_table
+from sweeps.wording import (
+    DASH,
+    fixed,
+    mixed_cells,
+    percent,
+    protocol,
+    ranked,
+    variances,
+)
 
 LONG = "wae mixture(m=2, s=0.25) sliced_wasserstein(weight=25) gelu!"
 NUMBERS = ("mean", "sd", "min", "worst_quarter")
@@ -22,7 +31,7 @@ NUMBERS = ("mean", "sd", "min", "worst_quarter")
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    return finish(tmp_path_factory.mktemp("study"), STUDY.replace("seeds: 11", "seeds: 10"))
+    return finish(tmp_path_factory.mktemp("study"), STUDY.replace("seeds: 11", "seeds: 6"))
 
 
 def printed(done: Finished, **settings: Any) -> str:
@@ -149,8 +158,8 @@ def test_no_codes_in_pipes_or_under_no_color(
 def test_notes_say_what_is_wrong(done: Finished) -> None:
     text = " ".join(printed(done).split())
     label = done.study.cells[1].label
-    assert f"! {label}: of 10 runs" in text
-    assert "5 failed" in text
+    assert f"! {label}: of 6 runs" in text
+    assert "6 failed" in text
     assert "diverged and failed ones have none" in text
     assert "m <= s, so this bimodal prior has one mode, not two" in text
     assert "A seed redraws initialisation, batch order and noise" in text
@@ -161,9 +170,9 @@ def test_notes_say_what_is_wrong(done: Finished) -> None:
 def test_nothing_trained_yet(done: Finished, tmp_path: Any) -> None:
     empty = replace(done, results=gathered(done.study, done.runs, tmp_path))
     text = printed(empty)
-    assert text.count("0/10") == 4
-    assert text.count("10 not trained yet") == 4
-    assert f"0/10 | {DASH} | {DASH} |" in markdown_table(empty.study, empty.results, {})
+    assert text.count("0/6") == 4
+    assert text.count("6 not trained yet") == 4
+    assert f"0/6 | {DASH} | {DASH} |" in markdown_table(empty.study, empty.results, {})
 
 
 @pytest.mark.parametrize("metric", ["auc_oracle", "auc_covariate", "balanced_accuracy"])

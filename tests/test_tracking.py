@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,7 +33,15 @@ from models.scores import Scorer
 from sweeps import plan, results, trial
 from sweeps.results import OUTCOMES, Record, Results
 from sweeps.study import Study, load_study
-from sweeps.tracking import CURVE_POINTS, Tracked, _quiet, track, tracking_uri, without_credentials
+from sweeps.tracking import (
+    CURVE_POINTS,
+    Tracked,
+    _quiet,
+    _scrubbed,
+    track,
+    tracking_uri,
+    without_credentials,
+)
 
 TABLE = "| cell | auc |\n|---|---|\n| ae | 0.9 ± 0.1 |"
 CELLS = [
@@ -144,7 +153,7 @@ def level(runs: list[Shown], name: str) -> dict[str, Shown]:
 
 def dump(uri: str) -> list[str]:
     """Return everything that a SQLite store holds."""
-    with sqlite3.connect(uri.removeprefix("sqlite:///")) as connection:
+    with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as connection:
         return list(connection.iterdump())
 
 
@@ -251,12 +260,47 @@ def test_a_learning_curve_is_thinned_and_keeps_its_ends(small: Finished, uri: st
         assert {p.step: p.value for p in history} == {step: points[step][part] for step in steps}
 
 
-def test_a_second_call_writes_nothing(small: Finished, uri: str) -> None:
+def artifacts(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Return when each file that MLflow stores here was written, and its content."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def test_a_second_call_writes_nothing(
+    small: Finished, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.tracking.PAGE", 5)  # of 13 runs
+    report = small.folder / "report.html"
+    report.write_text("<p>first")
     small.track(uri)
-    before = dump(uri)
+    before, files = dump(uri), artifacts(Path("mlruns"))
     assert len(before) > 300
+    assert files.keys() == {"report.html", "results.parquet", "summary.parquet"}
     assert small.track(uri).state == "written"
     assert dump(uri) == before
+    assert artifacts(Path("mlruns")) == files
+    report.write_text("<p>second")
+    small.track(uri)
+    after = artifacts(Path("mlruns"))
+    assert after.pop("report.html")[1] == b"<p>second"
+    assert after.items() <= files.items()
+
+
+def test_a_store_is_made_without_a_word(
+    small: Finished,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """MLflow tells of its migrations and alembic of each; a folder may have any name."""
+    folder = tmp_path / "a folder, 100% me@home"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracked = track(small.study, small.runs, small.folder, small.results, TABLE)
+    assert tracked == Tracked(f"sqlite:///{folder}/mlflow.db", "written", None)
+    assert capfd.readouterr() == ("", "")
+    assert len(shown(f"sqlite:///{folder}/mlflow.db")) == 13
 
 
 def test_seeds_added_and_taken_away(small: Finished, uri: str) -> None:
@@ -501,6 +545,19 @@ def test_a_refused_password(small: Finished) -> None:
 )
 def test_no_secret_of_an_address_is_shown(uri: str, shown_as: str) -> None:
     assert without_credentials(uri) == shown_as
+
+
+@pytest.mark.parametrize(
+    ("uri", "said", "told"),
+    [
+        ("http://me:s3cret@host", "to http://me:s3cret@host/x", "to http://host/x"),
+        ("http://me:s3cret@host", "user me, word 's3cret'\nmore", "user me, word '***'"),
+        ("http://me:s%2Fcret@host", "word 's/cret'", "word '***'"),
+        ("postgresql://host/db?password=s3cret", "password=s3cret", "password=***"),
+    ],
+)
+def test_no_secret_of_an_address_is_repeated(uri: str, said: str, told: str) -> None:
+    assert _scrubbed(said, uri) == told
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,10 @@ from typing import Annotated, Literal, Self, final
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 from sklearn.datasets import load_digits
 
 from models.datasets.base import Dataset
-from models.settings import Settings
+from models.settings import Settings, mistakes_of
 
 GREY_LEVELS = 16.0
 
@@ -29,9 +28,7 @@ class Digits(Settings):
     def _no_class_twice(self) -> Self:
         twice = sorted({one for one in self.classes if self.classes.count(one) > 1})
         if twice:
-            text = f"class {twice[0]} is named twice"
-            kind = "combination"
-            raise PydanticCustomError(kind, "{mistakes}", {"mistakes": [("classes", text)]})
+            raise mistakes_of([("classes", f"class {twice[0]} is named twice")])
         return self
 
     def load(self) -> Dataset:

@@ -1,0 +1,153 @@
+"""Step 11: what a study says in words and numbers: order, formats, notes and protocol.
+
+The terminal and the page say the same. Nothing here names a winner: the order is by mean, and means
+of a few seeds differ by chance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweeps.results import SCORED, Results
+from sweeps.stability import LEAST_FOR_BOOTSTRAP
+from sweeps.study import Study
+
+Baselines = Mapping[str, Mapping[str, float | None]]
+Row = dict[str, Any]
+
+HUGE = 1e5  # a loss that ran away; its decimals would push the table apart
+DASH = "–"  # noqa: RUF001 - an en dash: no number, and from ... to
+# A cell's runs have equal bits where these are equal, and may differ where one is not.
+CIRCUMSTANCES = (
+    *("device", "cpu_capability", "torch_version", "threads", "kernel_settings", "trainer_version"),
+)
+HALVES = "each half of the labelled images takes its sign from the other; then the mean of both"
+METRICS = {
+    "auc_split": f"AUC of the class unit's code; {HALVES}",
+    "auc_oracle": (
+        "max(A, 1 - A) for the AUC A of the class unit's code; its sign comes from the labels that "
+        "it is scored on, so it is an upper bound, and above 0.5 by chance"
+    ),
+    "auc_covariate": (
+        "AUC of the class unit's code; its sign is that of its correlation with the covariate "
+        "{covariate}, named before training"
+    ),
+    "average_precision": f"average precision of the class unit's code; {HALVES}",
+    "balanced_accuracy": (
+        f"balanced accuracy at the midpoint of the prior; {HALVES}; undefined without a prior"
+    ),
+}
+
+
+def ranked(study: Study, results: Results) -> list[Row]:
+    """Return the summary's rows by the study's metric: best mean first, rows without one last."""
+    rows: list[Row] = results.summary.to_pylist()
+    return sorted(rows, key=lambda row: _falling(row[f"{study.metric}_mean"]))
+
+
+def ranked_baselines(study: Study, baselines: Baselines) -> list[tuple[str, float | None]]:
+    """Return each baseline's value of the study's metric, best first."""
+    values = [(name, scores.get(study.metric)) for name, scores in baselines.items()]
+    return sorted(values, key=lambda pair: _falling(pair[1]))
+
+
+def _falling(value: float | None) -> float:
+    return math.inf if value is None else -value
+
+
+def fixed(value: float | None, digits: int = 3) -> str:
+    """Return a number with so many decimals, fewer where it is huge; a dash for None."""
+    if value is None:
+        return DASH
+    return f"{value:.{digits}f}" if abs(value) < HUGE else f"{value:.{digits - 1}e}"
+
+
+def between(low: float | None, high: float | None, digits: int = 3) -> str:
+    """Return an interval by its bounds."""
+    return DASH if low is None else f"{fixed(low, digits)}{DASH}{fixed(high, digits)}"
+
+
+def percent(share: float | None) -> str:
+    """Return a share in whole percent; 0 % is none and 100 % is all, never nearly."""
+    if share is None:
+        return DASH
+    if 0 < share < 0.005:  # noqa: PLR2004 - half a percent
+        return "<1 %"
+    return ">99 %" if 0.995 < share < 1 else f"{share:.0%}".replace("%", " %")  # noqa: PLR2004
+
+
+def variances(values: Sequence[float | None]) -> list[str]:
+    """Return a column of variances in one form: four decimals where those say enough."""
+    enough = all(value >= 0.001 for value in values if value)  # noqa: PLR2004
+    return [DASH if v is None else f"{v:.4f}" if enough else f"{v:.1e}" for v in values]
+
+
+def mixed_cells(results: Results) -> list[str]:
+    """Return a sentence for each cell whose records mix machines, settings or versions."""
+    seen: dict[str, dict[str, set[str]]] = {}
+    for row in results.runs.to_pylist():
+        cell = seen.setdefault(row["cell"], {name: set() for name in CIRCUMSTANCES})
+        for name in CIRCUMSTANCES:
+            if row[name] is not None:  # a worker that died left none of these, nor a number
+                cell[name].add(str(row[name]))
+    mixed = {
+        label: [f"{name} ({', '.join(sorted(v))})" for name, v in cell.items() if len(v) > 1]
+        for label, cell in seen.items()
+    }
+    return [
+        f"{label}: its runs mix {' and '.join(found)}" for label, found in mixed.items() if found
+    ]
+
+
+def notes(study: Study, results: Results) -> list[str]:
+    """Return what to know before believing the table: a sentence a cell and kind of trouble."""
+    undefined: dict[str, int] = {}
+    for row in results.runs.to_pylist():
+        if row["status"] in SCORED and row[study.metric] is None:
+            undefined[row["cell"]] = undefined.get(row["cell"], 0) + 1
+    found = []
+    for row in results.summary.to_pylist():
+        unscored = undefined.get(row["cell"], 0)
+        recorded = row["n_scored"] + row["n_diverged"] + row["n_failed"]
+        parts = {
+            "collapsed": row["n_collapsed"],
+            "diverged": row["n_diverged"],
+            "failed": row["n_failed"],
+            "not trained yet": row["n_planned"] - recorded,
+            f"scored without a value of {study.metric}": unscored,
+        }
+        text = ", ".join(f"{count} {what}" for what, count in parts.items() if count > 0)
+        if text:
+            found.append(f"{row['cell']}: of {row['n_planned']} runs {text}")
+    warned = [sentence for cell in study.cells for sentence in cell.warnings()]
+    return [*found, *warned, *mixed_cells(results)]
+
+
+def protocol(study: Study, baselines: Baselines) -> list[str]:
+    """Return how the numbers came about, a sentence each."""
+    meaning = METRICS.get(study.metric, "as recorded").format(covariate=study.orient_by)
+    best = next(iter(ranked_baselines(study, baselines)), ("", None))
+    known = "" if best[1] is None else f" ({best[0]}, {fixed(best[1])})"
+    return [
+        f"{study.metric}: {meaning}.",
+        (
+            "Training reads no labels; every run is trained and scored on all images. A seed "
+            "redraws initialisation, batch order and noise."
+        ),
+        "Collapsed runs count in every number; diverged and failed ones have none.",
+        (
+            f"95 % interval of the mean: Student's t below {LEAST_FOR_BOOTSTRAP} seeds, BCa "
+            f"bootstrap from {LEAST_FOR_BOOTSTRAP}. Worst quarter: mean of the lowest quarter of "
+            f"the seeds. Below {study.low:g}: share of seeds in the low basin. Beats baseline: "
+            f"share of seeds above the best baseline{known}."
+        ),
+    ]
+
+
+def minutes(seconds: float) -> str:
+    """Return a duration such as 0:24 or 1:02:03; a started second counts."""
+    minutes, rest = divmod(math.ceil(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
