@@ -3,10 +3,12 @@
 #   make PYTHON=python3.12 quickstart      another interpreter for .venv
 #   make test TESTS=tests/test_plan.py     some of the tests
 #   make test ARGS="-x -k seeds"           more for pytest
+#   make test PARALLEL=                    in one process
 
 PYTHON ?= python3
 TESTS ?=
 ARGS ?=
+PARALLEL ?= --numprocesses=auto --maxprocesses=4
 
 BIN := .venv/bin
 SLOW := $(wildcard tests/faults tests/cluster tests/browser)
@@ -28,10 +30,12 @@ quickstart: .venv/.ready-run ## install what is needed, train the example study,
 	$(BIN)/sweeps run quickstart
 
 test: .venv/.ready-test ## the tests, in random order, without the slow folders
-	$(BIN)/pytest $(TESTS) $(ARGS)
+	$(BIN)/pytest $(PARALLEL) $(TESTS) $(ARGS)
 
 test-all: .venv/.ready-test ## every test: more cases, and faults, cluster and browser where there
-	SEEDSWEEP_ALL=1 $(BIN)/pytest tests $(SLOW) $(ARGS)
+	SEEDSWEEP_ALL=1 $(BIN)/pytest $(PARALLEL) $(ARGS)
+	@set -e; for folder in $(SLOW); do echo "== $$folder"; \
+	  SEEDSWEEP_ALL=1 $(BIN)/pytest "$$folder" $(ARGS); done
 
 check: .venv/.ready-check ## format, lint, types, import direction
 	$(BIN)/ruff format --check .

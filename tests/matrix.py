@@ -170,9 +170,10 @@ def _case(entries: tuple[tuple[str, str], ...], settings: dict[str, Any], shape:
 
 @functools.cache
 def one_shape_each() -> tuple[Case, ...]:
-    """Return every row once, the shapes taking turns."""
+    """Return every row once; the shapes take turns, one turn later each time round."""
     count = len(SHAPES)
-    return tuple(all_cases()[row * count + row % count] for row in range(len(all_cases()) // count))
+    rows = range(len(all_cases()) // count)
+    return tuple(all_cases()[row * count + (row + row // count) % count] for row in rows)
 
 
 @functools.cache

@@ -238,8 +238,8 @@ def test_a_log_gets_a_line_every_ten_seconds() -> None:
         display.finished("a", 4, 1000)
         display.finished("b", 4, 1000)
     assert lines(console) == [
-        "quickstart: 0/8 runs, 23 %, 0:33 left",  # b is a second behind
-        "quickstart: 0/8 runs, 48 %, 0:22 left",
+        "quickstart: 0/8 runs, 23 %, 0:31 left",  # b is a second behind
+        "quickstart: 0/8 runs, 48 %, 0:21 left",
         "quickstart: 0/8 runs, 73 %, 0:11 left",
         "quickstart: 0/8 runs, 98 %, 0:01 left",
         "quickstart: 8/8 runs, 100 %, in 0:40",
@@ -251,11 +251,13 @@ def test_time_left_is_unknown_until_work_is_done_and_after_it_is() -> None:
     with Display(pipe(), "x", 100, 2, clock=clock) as display:
         assert display.seconds_left() is None
         display.steps("a", 10, 1)
-        assert display.seconds_left() is None  # no time has passed
+        assert display.seconds_left() is None  # the first news tells no speed
         clock.now += 5
-        assert display.seconds_left() == pytest.approx(45)
+        assert display.seconds_left() is None
+        display.steps("a", 20, 1)
+        assert display.seconds_left() == pytest.approx(40)
         display.finished("a", 1, 50)
-        assert display.seconds_left() == pytest.approx(5)
+        assert display.seconds_left() == pytest.approx(6.25)
         display.finished("b", 1, 50)
         assert display.seconds_left() is None
 

@@ -33,15 +33,9 @@ from models.scores import Scorer
 from sweeps import plan, results, trial
 from sweeps.results import OUTCOMES, Record, Results
 from sweeps.study import Study, load_study
-from sweeps.tracking import (
-    CURVE_POINTS,
-    Tracked,
-    _quiet,
-    _scrubbed,
-    track,
-    tracking_uri,
-    without_credentials,
-)
+from sweeps.tracking import CURVE_POINTS, Tracked, track, tracking_uri
+from sweeps.tracking.problems import _scrubbed, without_credentials
+from sweeps.tracking.view import quiet
 
 TABLE = "| cell | auc |\n|---|---|\n| ae | 0.9 ± 0.1 |"
 CELLS = [
@@ -120,7 +114,7 @@ def small(trained: Finished, tmp_path: Path) -> Finished:
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a store once: its eighty migrations take two seconds."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    with _quiet():
+    with quiet():
         MlflowClient(f"sqlite:///{path}").get_experiment_by_name("small")
     return path
 
@@ -135,7 +129,7 @@ def uri(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s
 
 def shown(uri: str, study: str = "small") -> list[Shown]:
     """Return all runs of an experiment."""
-    with _quiet():
+    with quiet():
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(study)
         assert experiment is not None
@@ -269,7 +263,7 @@ def artifacts(folder: Path) -> dict[str, tuple[int, bytes]]:
 def test_a_second_call_writes_nothing(
     small: Finished, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeps.tracking.PAGE", 5)  # of 13 runs
+    monkeypatch.setattr("sweeps.tracking.view.PAGE", 5)  # of 13 runs
     report = small.folder / "report.html"
     report.write_text("<p>first")
     small.track(uri)

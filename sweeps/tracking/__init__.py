@@ -1,0 +1,196 @@
+"""Step 9: MLflow as a view of the records, which can be rebuilt from them at any time.
+
+Each call says what every run should show, reads what the store shows, and writes the difference:
+study run > cell runs > seed runs. So a second call writes nothing, and a call that was cut short is
+completed by the next one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sweeps.cells import Cell
+from sweeps.plan import Run
+from sweeps.results import OUTCOMES, Record, Results
+from sweeps.study import Study
+from sweeps.tracking.problems import sentence, without_credentials
+from sweeps.tracking.view import MOST_TAG_TEXT, Point, View, Wanted, as_text, finite, quiet
+
+ARTIFACTS = ("results.parquet", "summary.parquet", "report.html")
+CURVES = ("loss", "reconstruction", "divergence")
+CURVE_POINTS = 20
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """Where a study's view lies, and whether it is there yet."""
+
+    uri: str  # without credentials
+    state: str  # written | pending
+    problem: str | None  # one sentence when pending
+
+
+def tracking_uri() -> str:
+    """Return MLFLOW_TRACKING_URI where it is set, else a SQLite file in the working folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd().as_posix()}/mlflow.db"
+
+
+def track(
+    study: Study,
+    runs: Sequence[Run],
+    folder: Path,
+    results: Results,
+    table: str,
+    *,
+    uri: str | None = None,
+) -> Tracked:
+    """Bring the study's experiment in line with its results; `table` describes the study run.
+
+    Raises nothing: whatever MLflow does, the records are written and the view can wait.
+    """
+    uri = uri or tracking_uri()
+    try:
+        with quiet():
+            view = View(uri, study.name)
+            _write(view, _study_run(study, results, table), runs, folder, results)
+    except Exception as failure:  # noqa: BLE001 - the view must not change how a sweep ends
+        return Tracked(without_credentials(uri), "pending", sentence(uri, failure))
+    return Tracked(without_credentials(uri), "written", None)
+
+
+def _write(view: View, top: Wanted, runs: Sequence[Run], folder: Path, results: Results) -> None:
+    records: dict[str, Record] = {row["run_id"]: row for row in results.runs.to_pylist()}
+    cells = {run.cell_id: run.cell for run in runs}
+    study = view.put(top)
+    parents = {
+        row["cell_id"]: view.put(_cell_run(row, cells[row["cell_id"]], records, study))
+        for row in results.summary.to_pylist()
+    }
+    history = lru_cache(maxsize=4)(partial(_history, folder))
+    for run in runs:
+        if record := records.get(run.run_id):
+            wanted = _seed_run(run, record, parents[run.cell_id])
+            view.put(wanted, partial(_curve, history, record))
+    for name in ARTIFACTS:
+        view.attach(study, folder / name)
+    view.retire_the_rest()
+
+
+def _study_run(study: Study, results: Results, table: str) -> Wanted:
+    counts = [name for name in results.summary.column_names if name.startswith("n_")]
+    metrics = {name: pc.sum(results.summary[name]).as_py() for name in counts}
+    metrics |= {"n_cells": len(study.cells), "n_seeds": len(study.seeds)}
+    tags = {
+        "mlflow.note.content": _note(f"{study.question}\n\n{table}".strip()),
+        "metric": study.metric,
+        "low": study.low,
+        "seeds": _seeds(study.seeds),
+    }
+    start, end = _span(results.runs.to_pylist())
+    return Wanted("study", study.name, study.name, tags, metrics, start=start, end=end)
+
+
+def _cell_run(row: dict[str, Any], cell: Cell, records: dict[str, Record], parent: str) -> Wanted:
+    members = [record for record in records.values() if record["cell_id"] == row["cell_id"]]
+    start, end = _span(members)
+    return Wanted(
+        "cell",
+        row["cell_id"],
+        cell.label,
+        _cell_tags(cell, row["cell_id"], parent),
+        {name: value for name, value in row.items() if name not in cell.axes},
+        _flat(cell.spec.model_dump(mode="json")),
+        start=start,
+        end=end,
+    )
+
+
+def _seed_run(run: Run, record: Record, parent: str) -> Wanted:
+    start, end = _span([record])
+    shown = ("seed", "status", "error", "host", "device", "cpu_capability")
+    versions = ("torch_version", "trainer_version", "dataset_digest", "score_id", "finished_at")
+    return Wanted(
+        "seed",
+        run.run_id,
+        f"{run.cell.label} · seed {run.seed}",
+        _cell_tags(run.cell, run.cell_id, parent)
+        | {name: record[name] for name in (*shown, *versions)}
+        | {"mlflow.source.git.commit": record["git_commit"]},
+        {name: record[name] for name in (*OUTCOMES, "seconds")},
+        {**_flat(run.cell.spec.model_dump(mode="json")), "seed": str(run.seed)},
+        "FAILED" if record["status"] == "failed" else "FINISHED",
+        start,
+        end,
+    )
+
+
+def _cell_tags(cell: Cell, cell_id: str, parent: str) -> dict[str, Any]:
+    axes = {f"axis.{name}": value for name, value in cell.axes.items()}
+    return {"mlflow.parentRunId": parent, "cell": cell.label, "cell_id": cell_id, **axes}
+
+
+def _milliseconds(record: Record) -> int:
+    """Return when a run was finished, since 1970."""
+    finished: datetime = record["finished_at"]
+    return round(finished.timestamp() * 1000)
+
+
+def _span(records: Sequence[Record]) -> tuple[int | None, int | None]:
+    """Return the first start and the last end."""
+    starts = [_milliseconds(record) - round((record["seconds"] or 0) * 1000) for record in records]
+    return min(starts, default=None), max(map(_milliseconds, records), default=None)
+
+
+def _history(folder: Path, pack: str) -> pa.Table | None:
+    try:
+        return pq.read_table(folder / "history" / f"{pack}.parquet")
+    except (OSError, pa.ArrowInvalid):  # a pack that failed has none
+        return None
+
+
+def _curve(history: Callable[[str], pa.Table | None], record: Record) -> list[Point]:
+    """Return a run's learning curve, thinned evenly, first and last point kept."""
+    table = history(record["pack"])
+    if table is None:
+        return []
+    rows = table.filter(pc.field("run_id") == record["run_id"]).to_pylist()
+    places = np.linspace(0, max(len(rows) - 1, 0), min(len(rows), CURVE_POINTS)).round()
+    return [
+        (f"curve/{part}", row[part], row["step"])
+        for row in (rows[int(place)] for place in places)
+        for part in CURVES
+        if finite(row[part])
+    ]
+
+
+def _flat(settings: dict[str, Any], path: str = "") -> dict[str, str]:
+    """Return nested settings as texts by dotted path."""
+    found: dict[str, str] = {}
+    for name, value in settings.items():
+        inner = isinstance(value, dict)
+        found |= _flat(value, f"{path}{name}.") if inner else {f"{path}{name}": as_text(value)}
+    return found
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    whole = len(seeds) == seeds[-1] - seeds[0] + 1
+    return f"{seeds[0]}-{seeds[-1]}" if whole else ", ".join(map(str, seeds))
+
+
+def _note(text: str) -> str:
+    """Cut a description at a line's end where MLflow would cut it anywhere."""
+    if len(text) <= MOST_TAG_TEXT:
+        return text
+    end = "\n\nThe rest does not fit here: see report.html."
+    return text[: MOST_TAG_TEXT - len(end)].rpartition("\n")[0] + end

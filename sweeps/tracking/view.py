@@ -1,0 +1,219 @@
+"""MLflow as a place: find a study's runs there, and write what differs from what is wanted."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import logging
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sweeps.results import OUTCOMES
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it when it is imported
+
+import mlflow.store.db.utils as database
+from mlflow import MlflowClient, entities
+
+PAGE = 200  # runs in one answer: a thousand take a server longer than the timeout below
+# Else the UI opens the experiment among those of language models.
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+# MLflow's limits: a batch holds 1000 things, of params and tags 100 each; characters of a value.
+NUMBERS, TEXTS = 800, 100
+MOST_PARAM_TEXT, MOST_TAG_TEXT = 6000, 8000
+# The tag by which a level's runs are found again.
+OWN_ID = {"study": "seedsweep.study", "cell": "seedsweep.cell_id", "seed": "seedsweep.run_id"}
+# MLflow's own defaults wait for minutes (7 retries, 120 s each) and print links to stdout.
+SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+TALKATIVE = ("mlflow", "alembic", "sqlalchemy", "urllib3")
+
+Point = tuple[str, float, int]  # name, value, step
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One MLflow run as it should be; start and end in milliseconds since 1970."""
+
+    level: str
+    own_id: str
+    name: str
+    tags: dict[str, Any]
+    metrics: dict[str, Any]
+    params: dict[str, str] = field(default_factory=dict)
+    status: str = "FINISHED"
+    start: int | None = None
+    end: int | None = None
+
+
+class View:
+    """One study's experiment: what it shows, and how its runs become what is wanted."""
+
+    def __init__(self, uri: str, study: str) -> None:
+        """Find, restore or create the experiment, and read its runs."""
+        self.client, self.study = MlflowClient(uri, uri), study
+        self.experiment = self._experiment()
+        self.shown: dict[tuple[str, str], entities.Run] = {}
+        self.doubles: list[entities.Run] = []
+        for run in sorted(self._runs(), key=lambda run: run.info.run_id):
+            level = run.data.tags.get("seedsweep.level", "")
+            key = (level, run.data.tags.get(OWN_ID.get(level, ""), ""))
+            if self.shown.setdefault(key, run) is not run:
+                self.doubles.append(run)  # two drivers created it at the same time
+
+    def _experiment(self) -> str:
+        found = self.client.get_experiment_by_name(self.study)
+        if found is None:
+            return self.client.create_experiment(self.study, tags=KIND)
+        if found.lifecycle_stage == entities.LifecycleStage.DELETED:
+            self.client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+    def _runs(self) -> Iterator[entities.Run]:
+        ours, token = f"tags.`seedsweep.study` = '{self.study}'", None
+        while True:
+            page = self.client.search_runs([self.experiment], ours, 1, PAGE, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def put(self, wanted: Wanted, curve: Callable[[], list[Point]] | None = None) -> str:
+        """Create the run or write what differs; return MLflow's id of it."""
+        run = self.shown.pop((wanted.level, wanted.own_id), None)
+        metrics = {name: float(value) for name, value in wanted.metrics.items() if finite(value)}
+        if run is not None and any(_ours(name) for name in run.data.metrics.keys() - metrics):
+            self.client.delete_run(run.info.run_id)  # a number cannot be taken back singly
+            run = None
+        tags = self._tags(wanted)
+        if run is None:
+            named = tags | {"mlflow.user": _user()}
+            run = self.client.create_run(self.experiment, wanted.start, named, wanted.name)
+        points = [
+            entities.Metric(name, value, _moment(run, wanted), 0)
+            for name, value in metrics.items()
+            if run.data.metrics.get(name) != value
+        ]
+        # Once: the same run trained again has the same curve.
+        if curve and not any(name.startswith("curve/") for name in run.data.metrics):
+            end = wanted.end or 0
+            points += [entities.Metric(name, value, end, step) for name, value, step in curve()]
+        params = [
+            entities.Param(name, value[:MOST_PARAM_TEXT])
+            for name, value in wanted.params.items()
+            if name not in run.data.params  # MLflow never changes one
+        ]
+        changed = [entities.RunTag(*item) for item in tags.items() - run.data.tags.items()]
+        self._log(run.info.run_id, points, params, changed)
+        self._settle(run, wanted, run.data.tags.keys() - tags)
+        return str(run.info.run_id)
+
+    def _tags(self, wanted: Wanted) -> dict[str, str]:
+        tags = wanted.tags | {
+            "seedsweep.study": self.study,
+            "seedsweep.level": wanted.level,
+            OWN_ID[wanted.level]: wanted.own_id,
+            "seedsweep.current": "true",
+            "mlflow.source.name": "seedsweep",
+        }
+        # Some stores keep no empty values: those would differ for ever.
+        texts = {name: as_text(value) for name, value in tags.items() if value not in (None, "")}
+        return {name: text[:MOST_TAG_TEXT] for name, text in texts.items()}
+
+    def _log(
+        self,
+        run_id: str,
+        metrics: list[entities.Metric],
+        params: list[entities.Param],
+        tags: list[entities.RunTag],
+    ) -> None:
+        while metrics or params or tags:
+            self.client.log_batch(run_id, metrics[:NUMBERS], params[:TEXTS], tags[:TEXTS])
+            metrics, params, tags = metrics[NUMBERS:], params[TEXTS:], tags[TEXTS:]
+
+    def _settle(self, run: entities.Run, wanted: Wanted, other_tags: Iterable[str]) -> None:
+        """Take back what no longer holds, rename, and end the run."""
+        for name in other_tags:
+            if name == "error" or name.startswith("axis."):
+                self.client.delete_tag(run.info.run_id, name)
+        if run.info.run_name != wanted.name:
+            self.client.update_run(run.info.run_id, name=wanted.name)
+        if run.info.status != wanted.status or wanted.end not in (None, run.info.end_time):
+            self.client.set_terminated(run.info.run_id, wanted.status, wanted.end)
+
+    def attach(self, run_id: str, path: Path) -> None:
+        """Store a file with a run, again when its content is another."""
+        tags, name = self.client.get_run(run_id).data.tags, f"seedsweep.sha256.{path.name}"
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        if digest and tags.get(name) != digest:
+            self.client.log_artifact(run_id, str(path))
+            self.client.set_tag(run_id, name, digest)
+
+    def retire_the_rest(self) -> None:
+        """Mark the runs that the plan no longer asks for; end those that were left running."""
+        for run in [*self.shown.values(), *self.doubles]:
+            if run.data.tags.get("seedsweep.current") != "false":
+                self.client.set_tag(run.info.run_id, "seedsweep.current", "false")
+            if run.info.status == "RUNNING":
+                self.client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _moment(run: entities.Run, wanted: Wanted) -> int:
+    """Return the time of a run's numbers: its own at first, then now: MLflow shows the latest."""
+    if not run.data.metrics and wanted.end:
+        return wanted.end
+    return max(round(time.time() * 1000), (run.info.end_time or 0) + 1, (wanted.end or 0) + 1)
+
+
+def as_text(value: Any) -> str:
+    """Return a value as MLflow's tags and parameters hold it."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def finite(value: Any) -> bool:
+    """Tell a number that MLflow can show."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _ours(metric: str) -> bool:
+    """Tell our metrics from those that a reader has added to a run."""
+    return metric.startswith((*OUTCOMES, "n_", "seconds"))
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):  # a container's user without a name
+        return "unknown"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep MLflow off the terminal and its retries short, where the user has not set them."""
+    ours = {name: value for name, value in SETTINGS.items() if name not in os.environ}
+    levels = {name: logging.getLogger(name).level for name in TALKATIVE}
+    attempts, database.MAX_RETRY_COUNT = database.MAX_RETRY_COUNT, 1  # else 100 s, and no setting
+    os.environ.update(ours)
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        database.MAX_RETRY_COUNT = attempts
+        for name in ours:
+            os.environ.pop(name, None)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
