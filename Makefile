@@ -8,7 +8,7 @@
 PYTHON ?= python3
 TESTS ?=
 ARGS ?=
-PARALLEL ?= --numprocesses=auto --maxprocesses=4
+PARALLEL ?= --numprocesses=auto --maxprocesses=4 --dist=loadgroup
 
 BIN := .venv/bin
 SLOW := $(wildcard tests/faults tests/cluster tests/browser)

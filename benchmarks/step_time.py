@@ -4,7 +4,7 @@ Both sides have one thread, resident images, a fused Adam and subnormals flushed
 batches from the same streams; their losses are compared before anything is timed. Times are CPU
 time of this process, so that a busy machine disturbs them less. Exit code 1: a goal is missed.
 
-    python -m benchmarks.step_time [--json]
+    python benchmarks/step_time.py [--json]
 """
 
 from __future__ import annotations

@@ -91,13 +91,13 @@ def quiet_machine() -> Iterator[None]:
     Two threads change the bits; subnormals, left behind by dead units in Adam's moments, cost a
     hundred cycles each and make the fused step ten times slower.
     """
-    threads = torch.get_num_threads()
+    threads, flushed = torch.get_num_threads(), float(torch.tensor(1e-30) * 1e-10) == 0
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(False)
+        torch.set_flush_denormal(flushed)
         torch.set_num_threads(threads)
 
 

@@ -23,6 +23,16 @@ hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("search", deadline=None, max_examples=300, print_blob=True)
 hypothesis.settings.load_profile("search" if os.environ.get("SEEDSWEEP_ALL") else "steady")
 
+# Local Ray takes every core: two at once would only wait for each other, and run out of their time.
+WITH_RAY = ("test_local.py", "test_readme_commands_run_in_their_order")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests that start Ray on one of pytest-xdist's workers (`--dist loadgroup`)."""
+    for item in items:
+        if item.path.name in WITH_RAY or item.name in WITH_RAY:
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

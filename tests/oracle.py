@@ -158,6 +158,7 @@ def quantiles(shape: Any, count: int) -> NDArray[np.float64]:
         return np.asarray(shape.mean + shape.scale * ndtri(shares))
     assert isinstance(prior, MixtureSameFamily)
     parts = prior.component_distribution
+    assert isinstance(parts, Normal)
     means, scales = parts.loc.numpy(), parts.scale.numpy()
     weights = prior.mixture_distribution.probs.numpy()
 

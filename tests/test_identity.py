@@ -85,7 +85,7 @@ CHANGES: list[dict[str, Any]] = [
     {"prior": {"kind": "bimodal", "s": 0.36}},
     {"divergence": {"kind": "kl", "weight": 0.5}},
     {"divergence": {"kind": "kl", "warm_up": 1}},
-    {"divergence": {"kind": "kl", "nodes": 16}},
+    {"divergence": {"kind": "kl", "nodes": 64}},
     {"objective": "wae"},
 ]
 
@@ -117,7 +117,7 @@ def test_identities_do_not_drift() -> None:
     """Studies of old stay done: raise the schema or trainer version before changing this."""
     spec = (
         '{"activation":"relu","code":{"class_units":1,"style_units":0},"divergence":'
-        '{"kind":"kl","nodes":32,"warm_up":0,"weight":1.0},"network":{"batch_norm":false,'
+        '{"kind":"kl","nodes":128,"warm_up":0,"weight":1.0},"network":{"batch_norm":false,'
         '"hidden":[64,32],"kind":"mlp"},"objective":"vae","prior":{"kind":"bimodal","m":1.0,'
         '"s":0.35},"training":{"batch_size":128,"learning_rate":0.002,"steps":600}}'
     )

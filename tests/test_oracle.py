@@ -16,10 +16,11 @@ from models.train import quiet_machine
 STEPS = 20
 # Float64 rounds at 1e-16, and Adam divides by sqrt(v) + 1e-8: where a gradient is zero but for its
 # rounding, that rounding is what it steps by. BatchNorm makes such places (the scale of the weights
-# before it, units that are never active): there, weights of the plain module changed by 2e-16 in
-# the beginning were 4e-9 apart after 20 steps, and the losses 1e-8; without it, both under 1e-10.
+# before it, units that are never active): there, at the default learning rate, weights of the plain
+# module changed by 2e-16 in the beginning were 4e-9 apart after 20 steps; without it, under 1e-10.
+# The gap is in proportion to the learning rate, so these rows take smaller steps: 2e-3 in all still.
 TOLERANCE = 1e-9
-TOLERANCE_NORM = 1e-7
+RATE_NORM = 1e-4
 # One step from the same weights involves no Adam: only sums in another order.
 GRADIENT_TOLERANCE = 1e-12
 CASES = all_cases() if RUN_ALL else one_shape_each()
@@ -34,6 +35,9 @@ def _quiet() -> Iterator[None]:
 def started(case: Case, seeds: tuple[int, ...]) -> tuple[Pack, Pack, list[PlainMember]]:
     """Return a pack, its twin from which batches and noise are read, and the plain members."""
     spec, images = case.spec(), torch.from_numpy(case.images()).to(DOUBLE)
+    if spec.network.batch_norm:
+        training = spec.training.model_copy(update={"learning_rate": RATE_NORM})
+        spec = spec.model_copy(update={"training": training})
     members = [Member.start(spec, seed, case.shape.pixels, DOUBLE) for seed in seeds]
     plain = [PlainMember.of(spec, member, case.shape.pixels) for member in members]
     return Pack(spec, members, images), Pack(spec, members, images), plain
@@ -49,17 +53,16 @@ def draws(twin: Pack) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_twenty_steps_in_float64_match_a_plain_module_of_torch(case: Case) -> None:
     """The member that is compared is the second of a pack of two."""
-    tolerance = TOLERANCE_NORM if case.spec().network.batch_norm else TOLERANCE
     pack, twin, (_, plain) = started(case, (3, 8))
     for step in range(STEPS):
         drawn, ours = draws(twin), pack.advance()
         for name, theirs in plain.advance(*drawn[1], step).items():
             value = float(getattr(ours, name)[1].detach())
-            assert value == pytest.approx(theirs, rel=0, abs=tolerance), (step, name)
+            assert value == pytest.approx(theirs, rel=0, abs=TOLERANCE), (step, name)
     own, others = pack.tensors(1), plain.module.tensors()
     assert set(own) == set(others)
     for name, tensor in others.items():
-        np.testing.assert_allclose(own[name], tensor, rtol=0, atol=tolerance, err_msg=name)
+        np.testing.assert_allclose(own[name], tensor, rtol=0, atol=TOLERANCE, err_msg=name)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -208,7 +208,7 @@ RULES: dict[str, tuple[Any, str]] = {
     ),
     "nodes": (
         with_cell(objective="vae", divergence={"kind": "kl", "nodes": 7}),
-        "x.yaml: cells[1].divergence.nodes: expected 16, 32 or 64, got 7",
+        "x.yaml: cells[1].divergence.nodes: expected 32, 64, 128 or 256, got 7",
     ),
     "p": (
         with_cell(objective="wae", divergence={"kind": "wasserstein", "p": 3}),
