@@ -18,7 +18,7 @@ STEPS = 20
 # rounding, that rounding is what it steps by. BatchNorm makes such places (the scale of the weights
 # before it, units that are never active): there, at the default learning rate, weights of the plain
 # module changed by 2e-16 in the beginning were 4e-9 apart after 20 steps; without it, under 1e-10.
-# The gap is in proportion to the learning rate, so these rows take smaller steps: 2e-3 in all still.
+# The gap is in proportion to the learning rate, so these rows take smaller steps.
 TOLERANCE = 1e-9
 RATE_NORM = 1e-4
 # One step from the same weights involves no Adam: only sums in another order.
