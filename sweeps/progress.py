@@ -14,6 +14,7 @@ from sweeps.terminal import Look
 from sweeps.wording import minutes
 
 LINE_EVERY = 10.0  # seconds between progress lines in a log
+SETTLING = 5.0  # seconds after the first news: each worker's own comes with work from before it
 
 
 class Display:
@@ -81,7 +82,9 @@ class Display:
         if self._first is None or self._done() >= self._total_steps:
             return None
         done, elapsed = self._done() - self._first[1], self._clock() - self._first[0]
-        return elapsed * (self._total_steps - self._done()) / done if done > 0 < elapsed else None
+        if done <= 0 or elapsed < SETTLING:
+            return None
+        return elapsed * (self._total_steps - self._done()) / done
 
     def seconds_taken(self) -> float:
         """Return the time since the `with` block began."""
