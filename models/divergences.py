@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Annotated, ClassVar, Literal, final
+from typing import Annotated, ClassVar, Literal, final, get_args
 
 import numpy as np
 import torch
@@ -100,4 +100,6 @@ def _mid_quantiles(prior: Mixture, count: int) -> NDArray[np.float64]:
 
 
 Divergence = Annotated[Kl | Wasserstein, Field(discriminator="kind"), BeforeValidator(as_kind)]
-COMPARES: dict[str, Compares] = {"kl": Kl.compares, "wasserstein": Wasserstein.compares}
+COMPARES: dict[str, Compares] = {
+    row.model_fields["kind"].default: row.compares for row in get_args(get_args(Divergence)[0])
+}

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
 SCORES_VERSION = 1  # raised whenever a definition changes; studies are then rescored from codes
-METRICS = ("auc_oracle", "auc_split", "auc_covariate", "average_precision", "balanced_accuracy")
+Metric = Literal[
+    "auc_oracle", "auc_split", "auc_covariate", "average_precision", "balanced_accuracy"
+]
+METRICS: tuple[Metric, ...] = get_args(Metric)
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -40,7 +44,7 @@ class Scorer:
 
     def scores(self, code: Array, midpoint: float | None) -> dict[str, float | None]:
         """Return every metric of a code (N,), None where it is not defined."""
-        empty = dict.fromkeys(METRICS, None)
+        empty: dict[str, float | None] = dict.fromkeys(METRICS)
         if self.labels is None or len(np.unique(self.labels)) != 2:  # noqa: PLR2004
             return dict(empty)
         code = np.asarray(code, dtype=np.float64)

@@ -6,13 +6,14 @@ import importlib.resources
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from models.datasets import Dataset, DatasetSettings
+from models.scores import Metric
 from models.settings import Settings, mistake
 from models.spec import Spec, combination_mistakes
 from models.streams import LARGEST_SEED
@@ -23,9 +24,6 @@ from sweeps.mistakes import Mistake, Refused, did_you_mean, sentences, shown
 MOST_SEEDS = 100_000
 MOST_NODES = 200_000
 Note = Callable[[str, str], None]
-Metric = Literal[
-    "auc_oracle", "auc_split", "auc_covariate", "average_precision", "balanced_accuracy"
-]
 
 
 class Resources(Settings):
