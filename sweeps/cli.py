@@ -121,15 +121,22 @@ def _plan(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from rich.console import Console  # noqa: PLC0415
 
+    from sweeps.launch import check_launcher  # noqa: PLC0415
     from sweeps.progress import Display  # noqa: PLC0415
+    from sweeps.results import read_records  # noqa: PLC0415
     from sweeps.run import count_states, review, train_missing  # noqa: PLC0415
     from sweeps.terminal import markdown_table  # noqa: PLC0415
 
     if options.pack_width is not None and options.pack_width < 1:
         raise Refused([f"--pack-width: expected at least 1, got {options.pack_width}"])
+    check_launcher(options.launcher)
     start = time.monotonic()
     sweep = _open(options)
     console = Console(stderr=True)
+    missing = len(sweep.missing(read_records(sweep.folder)))
+    if missing:
+        words = f"{sweep.study.name}: {missing} of {len(sweep.runs)} runs to train"
+        console.print(f"{words}, {options.launcher}", highlight=False, soft_wrap=True)
     outcome = train_missing(
         sweep,
         launcher=options.launcher,

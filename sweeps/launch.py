@@ -57,12 +57,17 @@ def open_launcher(name: str, resources: Resources, folder: Path) -> Iterator[Lau
 
     Raises Refused on an unknown name, and on resources that the launcher cannot give.
     """
+    check_launcher(name)
     if name == "inline":
         yield Inline()
-    elif name == "local":
+    else:
         with _local_ray(resources, folder) as launcher:
             yield launcher
-    else:
+
+
+def check_launcher(name: str) -> None:
+    """Raise Refused where there is no launcher of that name."""
+    if name not in LAUNCHERS:
         raise Refused([f"--launcher: unknown launcher '{name}'{did_you_mean(name, LAUNCHERS)}"])
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.scores import METRICS
+from sweeps.mistakes import Refused
 from sweeps.plan import Run
 from sweeps.stability import stability
 from sweeps.storage import write_whole
@@ -80,14 +81,33 @@ def write_part(folder: Path, pack_id: str, records: Sequence[Record]) -> None:
 
 
 def read_records(folder: Path) -> dict[str, Record]:
-    """Return each run's record by run_id; a finished one wins over a failed, then the newer."""
+    """Return each run's record by run_id; a finished one wins over a failed, then the newer.
+
+    Raises Refused where a part cannot be read.
+    """
     best: dict[str, Record] = {}
-    for path in sorted((folder / "records").glob("*.parquet")):
-        for record in pq.read_table(path, schema=RECORD).to_pylist():
+    for path in parts(folder):
+        for record in read_part(path):
             known = best.get(record["run_id"])
             if known is None or _rank(record) > _rank(known):
                 best[record["run_id"]] = record
     return best
+
+
+def parts(folder: Path) -> list[Path]:
+    """Return the part files of a study folder, by name."""
+    return sorted((folder / "records").glob("*.parquet"))
+
+
+def read_part(path: Path) -> list[Record]:
+    """Return the records of one part file; Refused where it cannot be read."""
+    try:
+        records: list[Record] = pq.read_table(path, schema=RECORD).to_pylist()
+    except (OSError, pa.ArrowException) as failure:
+        reason = str(failure).partition("\n")[0]
+        fix = "move it away, and run the study again to train its runs anew"
+        raise Refused([f"{path}: cannot be read as a part of records: {reason}; {fix}"]) from None
+    return records
 
 
 def _rank(record: Record) -> tuple[bool, Any]:

@@ -178,8 +178,8 @@ def rescore(sweep: Sweep) -> int:
     """
     scorer, changed = sweep.scorer, 0
     specs = {run.cell_id: run.cell.spec for run in sweep.runs}
-    for path in sorted((sweep.folder / "records").glob("*.parquet")):
-        records = pq.read_table(path, schema=results.RECORD).to_pylist()
+    for path in results.parts(sweep.folder):
+        records = results.read_part(path)
         stale = [
             record
             for record in records

@@ -309,3 +309,46 @@ def test_datasets_carry_their_digests() -> None:
     assert plain.label_digest is None
     expected = hashlib.sha256(b"<f4(2, 1, 2, 2)" + images.tobytes()).hexdigest()
     assert plain.image_digest == expected
+
+
+def test_a_part_that_cannot_be_read_is_named_with_the_fix(tmp_path: Path) -> None:
+    sweep = opened(tmp_path, tiny(cells=[{"objective": "ae"}]))
+    trained(sweep)
+    (part,) = (sweep.folder / "records").iterdir()
+    whole = part.read_bytes()
+    part.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(Refused) as refused:
+        trained(sweep)
+    (mistake,) = refused.value.mistakes
+    assert mistake.startswith(f"{part}: cannot be read as a part of records: ")
+    assert mistake.endswith("; move it away, and run the study again to train its runs anew")
+    part.rename(tmp_path / "away")
+    assert trained(sweep) == Outcome(3, 0, interrupted=False)
+
+
+@pytest.mark.parametrize(
+    ("resources", "slots"),
+    [
+        ({}, 8),
+        ({"cpus": 3}, 2),
+        ({"gpus": 0.5}, 4),
+        ({"gpus": 1, "cpus": 0.5}, 2),
+        ({"max_concurrent": 3}, 3),
+        ({"max_concurrent": 30}, 8),
+    ],
+)
+def test_as_many_packs_at_a_time_as_resources_fit(
+    resources: dict[str, Any], slots: int, tmp_path: Path
+) -> None:
+    have = {"CPU": 8.0, "GPU": 2.0, "memory": 1e9}
+    assert launch.RayTune(Resources.model_validate(resources), have, tmp_path).slots == slots
+
+
+def test_what_ray_has_not_is_refused_by_name(tmp_path: Path) -> None:
+    wanted = Resources(cpus=2, gpus=0.5)
+    with pytest.raises(Refused) as refused:
+        launch.RayTune(wanted, {"CPU": 1.0}, tmp_path)
+    assert refused.value.mistakes == [
+        "resources.cpus: a pack asks for 2, Ray has 1",
+        "resources.gpus: a pack asks for 0.5, Ray has 0",
+    ]

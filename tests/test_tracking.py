@@ -208,7 +208,7 @@ def test_a_seed_run_says_what_it_is(small: Finished, uri: str) -> None:
     run = small.runs[4]
     record = results.read_records(small.folder)[run.run_id]
     found = level(shown(uri), "seed")[run.run_id]
-    assert found.info.run_name == "wae bimodal wasserstein learning_rate=0.002 · seed 1"
+    assert found.info.run_name == "seed 1 · wae bimodal wasserstein learning_rate=0.002"
     expected = {
         "cell": run.cell.label,
         "cell_id": run.cell_id,

@@ -123,7 +123,7 @@ def _seed_run(run: Run, record: Record, parent: str) -> Wanted:
     return Wanted(
         "seed",
         run.run_id,
-        f"{run.cell.label} · seed {run.seed}",
+        f"seed {run.seed} · {run.cell.label}",  # lists cut a name off at its end
         _cell_tags(run.cell, run.cell_id, parent)
         | {name: record[name] for name in (*shown, *versions)}
         | {"mlflow.source.git.commit": record["git_commit"]},

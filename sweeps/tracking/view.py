@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,9 @@ def _moment(run: entities.Run, wanted: Wanted) -> int:
 
 def as_text(value: Any) -> str:
     """Return a value as MLflow's tags and parameters hold it."""
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def finite(value: Any) -> bool:
