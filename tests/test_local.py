@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -12,7 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file
 from studies import tiny, write
 
 from sweeps.results import NOT_DETERMINISTIC, read
@@ -38,6 +41,22 @@ def deterministic(folder: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["run_id"])
 
 
+def weights(folder: Path) -> dict[str, str]:
+    """Return the digest of every run's parameters and running statistics, whatever its pack."""
+    digests: dict[str, Any] = {}
+    for path in (folder / "members").iterdir():
+        for name, tensor in sorted(load_file(path).items()):
+            run_id, _, block = name.partition("/")
+            digest = digests.setdefault(run_id, hashlib.sha256())
+            digest.update(block.encode() + tensor.tobytes())
+    return {run_id: digest.hexdigest() for run_id, digest in digests.items()}
+
+
+def codes(folder: Path) -> dict[str, list[float]]:
+    rows = pq.read_table(folder / "codes").to_pylist()
+    return {row["run_id"]: row["code"] for row in rows}
+
+
 def processes_of(session: int) -> list[str]:
     """Return what still runs in a process session."""
     lines = subprocess.run(
@@ -52,11 +71,13 @@ def test_ray_beside_foreign_packages_gives_the_bits_of_inline(tmp_path: Path) ->
     for name in ("models", "sweeps"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong package')\n")
-    write(tmp_path, tiny())
+    odd = {"hidden": [30, 13], "batch_norm": True}
+    cells = [*tiny()["cells"], {"objective": ["vae", "wae"], "prior": "bimodal", "network": odd}]
+    write(tmp_path, tiny(cells=cells))
     ray = sweeps(tmp_path, "run", "x.yaml", "--json", "--out", "ray")
     assert ray.returncode == 0, ray.stderr
     content = json.loads(ray.stdout)
-    assert content["trained"] == content["planned"] == 15
+    assert content["trained"] == content["planned"] == 21
     assert content["tracking"] == "written"
     assert "wrong package" not in ray.stderr
     inline = sweeps(
@@ -73,9 +94,12 @@ def test_ray_beside_foreign_packages_gives_the_bits_of_inline(tmp_path: Path) ->
     )
     assert inline.returncode == 0, inline.stderr
     assert deterministic(tmp_path / "ray") == deterministic(tmp_path / "in")
+    assert weights(tmp_path / "ray") == weights(tmp_path / "in")
+    assert codes(tmp_path / "ray") == codes(tmp_path / "in")
+    assert len(weights(tmp_path / "ray")) == len(codes(tmp_path / "ray")) == 21
     with sqlite3.connect(tmp_path / "mlflow.db") as store:
         (runs,) = store.execute("select count(*) from runs").fetchone()
-    assert runs == 1 + 5 + 15, "the second folder of one study adds no MLflow runs"
+    assert runs == 1 + 7 + 21, "the second folder of one study adds no MLflow runs"
     again = sweeps(tmp_path, "run", "x.yaml", "--json", "--out", "ray")
     assert json.loads(again.stdout)["trained"] == 0
     assert again.stderr == "", "nothing to train, nothing to start"
