@@ -93,14 +93,17 @@ def _local_ray(resources: Resources, folder: Path) -> Iterator[RayTune]:
     _quieten()
     import ray  # noqa: PLC0415 - seconds, and not needed inline
 
-    # What Tune says of result files that it was told not to write is no news.
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory(prefix="seedsweep-") as empty:
+    # What Tune and raylets say of a trial is no answer of ours: what became of it is in its record.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    with (
+        tempfile.TemporaryDirectory(prefix="seedsweep-") as empty,
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+    ):
         # An explicit local address, so that RAY_ADDRESS does not decide. Workers start in an empty
         # folder: a user's own models/ or sweeps/ is never imported in place of ours.
         ray.init(
             address="local",
-            _node_ip_address="127.0.0.1",  # nothing of ours listens beyond loopback
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -128,6 +131,9 @@ def _quieten() -> None:
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     }.items():
         os.environ.setdefault(name, value)
+    # Ray takes the machine's address, and its servers listen on all, whatever `_node_ip_address`
+    # says; under this name it has a setting that keeps both to loopback.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     # Said aloud, or Ray leaves a token in the user's home and a warning on the terminal.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
