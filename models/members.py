@@ -120,7 +120,7 @@ class Pack:
         return {name: view[place].cpu().numpy().copy() for name, view in named.items()}
 
     def advance(self) -> Loss:
-        """Take one optimiser step; return the losses before it, detached, (S,) each."""
+        """Take one optimiser step; return the losses that it went by, (S,) each."""
         images, noise = self.next_batch(), self.next_noise()
         divergence = self.spec.divergence
         weight = divergence.weight_at(self.step) if divergence else 0.0

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from models.diagnostics import collapse
 from models.members import Member, Pack
@@ -193,6 +192,3 @@ def _evaluate(pack: Pack, curves: dict[int, list[tuple[float, ...]]]) -> dict[in
 def _double(code: Code) -> Code:
     spread = code.log_variance
     return Code(code.mean.double(), None if spread is None else spread.double())
-
-
-__all__ = ["TRAINER_VERSION", "Tensor", "Trained", "curve_steps", "quiet_machine", "train"]

@@ -6,6 +6,7 @@ believed on its own.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
@@ -203,10 +205,16 @@ def rescore(sweep: Sweep) -> int:
 
 
 def _codes(path: Path) -> dict[str, Any]:
-    """Return the codes (N, units) of one pack by run_id."""
+    """Return the codes (N, units) of one pack by run_id; Refused where they cannot be read."""
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowException) as failure:
+        reason = str(failure).partition("\n")[0]
+        fix = f"move records/{path.name} away, and run the study again to train its runs anew"
+        raise Refused([f"{path}: no codes to score again: {reason}; {fix}"]) from None
     return {
         row["run_id"]: np.array(row["code"], dtype=np.float32).reshape(-1, row["units"])
-        for row in pq.read_table(path).to_pylist()
+        for row in rows
     }
 
 
@@ -214,7 +222,7 @@ def score_baselines(sweep: Sweep) -> Baselines:
     """Fit the baselines without labels, score them as the codes are, keep that in the folder."""
     scorer, kept = sweep.scorer, sweep.folder / "baselines.json"
     key = f"{sweep.dataset.image_digest} {scorer.identity()} {','.join(BASELINES)}"
-    if kept.is_file():
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # derived: made anew
         content = json.loads(kept.read_text())
         if content["key"] == key:
             known: dict[str, dict[str, float | None]] = content["scores"]

@@ -123,7 +123,7 @@ def _circumstances(job: Job, data: Data, seconds: float) -> Record:
         "trainer_version": TRAINER_VERSION,
         "git_commit": job.git_commit,
         "dataset_digest": data.image_digest,
-        "label_digest": data.scorer.label_digest,
+        "label_digest": data.scorer.label_digest or None,
         "score_id": data.scorer.identity(),
         "finished_at": datetime.now(UTC),
     }
@@ -170,6 +170,3 @@ def _history(pairs: Sequence[tuple[str, Trained]]) -> pa.Table:
         # No number: no divergence in this objective, or a member that diverged.
         columns[part] = pa.array(curves[:, place], mask=~np.isfinite(curves[:, place]))
     return pa.table(columns)
-
-
-__all__ = ["Data", "Job", "failed_outcome", "run_pack", "score_code"]

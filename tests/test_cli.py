@@ -148,14 +148,14 @@ def test_a_second_study_with_a_shared_cell_keeps_its_own_mlflow_runs(
 def test_a_diverged_run_is_counted_and_exits_1(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    wild = {"objective": "ae", "training": {"learning_rate": 10.0, "steps": 60}}
+    wild = {"objective": "vae", "training": {"learning_rate": 10, "steps": 60}}
     write(tmp_path, tiny(cells=[{"objective": "ae"}, wild], seeds=2))
     code, ran = json_of(capfd, "run", "x.yaml", "--launcher", "inline")
-    diverged = ran["diverged"]
-    assert (code, ran["failed"]) == ((1, 0) if diverged else (0, 0))
-    assert diverged + ran["ok"] + ran["collapsed"] == 4
-    _, report = json_of(capfd, "report", "x.yaml")
-    assert sum(cell["n_diverged"] for cell in report["cells"]) == diverged
+    assert (code, ran["diverged"], ran["failed"]) == (1, 2, 0)
+    assert ran["ok"] + ran["collapsed"] == 2
+    code, report = json_of(capfd, "report", "x.yaml")
+    assert (code, [cell["n_diverged"] for cell in report["cells"]]) == (1, [0, 2])
+    assert report["cells"][1]["metrics"]["auc_split"]["mean"] is None
 
 
 BAD: dict[str, tuple[list[str], str]] = {

@@ -352,3 +352,39 @@ def test_what_ray_has_not_is_refused_by_name(tmp_path: Path) -> None:
         "resources.cpus: a pack asks for 2, Ray has 1",
         "resources.gpus: a pack asks for 0.5, Ray has 0",
     ]
+
+
+def test_codes_that_are_gone_are_named_with_the_fix(tmp_path: Path) -> None:
+    sweep = opened(tmp_path, tiny(cells=[{"objective": "ae"}]))
+    trained(sweep)
+    (path,) = (sweep.folder / "codes").iterdir()
+    path.unlink()
+    assert review(sweep).rescored == 0, "not needed while the labels are the same"
+    with pytest.raises(Refused) as refused:
+        review(with_labels(sweep, None))
+    (mistake,) = refused.value.mistakes
+    assert mistake.startswith(f"{path}: no codes to score again: ")
+    assert f"; move records/{path.name} away, and run the study again" in mistake
+
+
+def test_a_damaged_baselines_file_is_made_anew(tmp_path: Path) -> None:
+    sweep = opened(tmp_path, tiny(cells=[{"objective": "ae"}]))
+    trained(sweep)
+    baselines = review(sweep).baselines
+    (sweep.folder / "baselines.json").write_text("{")
+    assert review(sweep).baselines == baselines
+
+
+def test_values_that_are_nearly_equal_keep_their_own_labels(tmp_path: Path) -> None:
+    rates = [0.002, 0.0020000001, 1e-5]
+    cell = {"objective": "wae", "training": {"learning_rate": rates}}
+    priors = [{"kind": "bimodal", "m": m} for m in (2, 2.00000001)]
+    study, _ = load_study(write(tmp_path, tiny(cells=[{**cell, "prior": priors}])))
+    assert len({cell.label for cell in study.cells}) == 6
+    assert study.cells[0].label == "wae bimodal(m=2) learning_rate=0.002"
+
+
+def test_unlabelled_data_has_no_label_digest(tmp_path: Path) -> None:
+    sweep = with_labels(opened(tmp_path, tiny(cells=[{"objective": "ae"}])), None)
+    trained(sweep)
+    assert {record["label_digest"] for record in read_records(sweep.folder).values()} == {None}
