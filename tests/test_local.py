@@ -37,6 +37,18 @@ def sweeps(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def started(folder: Path) -> subprocess.Popen[str]:
+    """Start the study of x.yaml in a process session of its own."""
+    return subprocess.Popen(
+        [COMMAND, "run", "x.yaml", "--json"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
 def deterministic(folder: Path) -> list[dict[str, Any]]:
     rows = read(folder).runs.drop_columns(list(NOT_DETERMINISTIC)).to_pylist()
     return sorted(rows, key=lambda row: row["run_id"])
@@ -146,14 +158,7 @@ def test_more_than_ray_has_is_refused(tmp_path: Path) -> None:
 def test_an_interrupt_ends_ray_and_keeps_what_is_done(tmp_path: Path) -> None:
     cells = [{"objective": "ae"}, {"objective": "wae", "training": {"steps": 3_000_000}}]
     write(tmp_path, tiny(cells=cells, resources={"max_concurrent": 1}))
-    with subprocess.Popen(
-        [COMMAND, "run", "x.yaml", "--json"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as call:
+    with started(tmp_path) as call:
         records = tmp_path / "runs" / "tiny" / "records"
         deadline = time.monotonic() + 90
         while not (records.is_dir() and any(records.glob("*.parquet"))):
@@ -178,14 +183,7 @@ def test_a_killed_worker_costs_time_and_no_run(tmp_path: Path) -> None:
     """The pack goes round again; Ray's words about it are no part of the answer."""
     long = {"objective": "wae", "training": {"steps": 4000}}
     write(tmp_path, tiny(cells=[long], resources={"max_concurrent": 1}))
-    with subprocess.Popen(
-        [COMMAND, "run", "x.yaml", "--json"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as call:
+    with started(tmp_path) as call:
         deadline, killed = time.monotonic() + 90, False
         while not killed:
             assert time.monotonic() < deadline, "no worker began"
