@@ -1,6 +1,8 @@
 """Cheap baselines, fit without labels and scored as the codes are.
 
-Each gives a value an image whose natural threshold is 0. To add one: a function and a row.
+Each is fit to images, given how many classes are looked for, and returns what judges images: a code
+(N, 1) whose natural threshold is 0, or memberships of clusters (N, K). To add one: a function and a
+row.
 """
 
 from __future__ import annotations
@@ -14,46 +16,76 @@ from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
+from models.clusters import Evidence, evidence, odds
+
 Array = NDArray[np.float64]
+Judge = Callable[[Array], Array]
 
 STARTS = 50
 MOST_COMPONENTS = 10
+MOST_FITTED = 20_000  # images, evenly spaced: more change a baseline's third digit at most
+CHUNK = 4096  # images judged together
 
 
-def principal_component(pixels: Array) -> Array:
-    """Return the first principal component."""
-    first: Array = PCA(1, svd_solver="full").fit_transform(pixels)[:, 0]
-    return first
+def pixel_sum(images: Array, classes: int) -> Judge:
+    """Judge by the sum of the pixels, less its mean."""
+    del classes
+    usual = images.sum(1).mean()
+    return lambda others: others.sum(1, keepdims=True) - usual
 
 
-def pca_mixture(pixels: Array) -> Array:
-    """Return the log odds of a two-component Gaussian mixture on up to ten components."""
-    components = min(MOST_COMPONENTS, *pixels.shape)
-    reduced = PCA(components, svd_solver="full").fit_transform(pixels)
-    mixture = GaussianMixture(2, n_init=10, random_state=0, reg_covar=1e-4).fit(reduced)
-    joint = mixture._estimate_weighted_log_prob(reduced)  # noqa: SLF001 - probabilities saturate
-    odds: Array = joint[:, 1] - joint[:, 0]
-    return odds
+def principal_component(images: Array, classes: int) -> Judge:
+    """Judge by the first principal component."""
+    del classes
+    fitted = PCA(1, svd_solver="full").fit(images)
+    return lambda others: np.asarray(fitted.transform(others))
 
 
-def k_means(pixels: Array) -> Array:
-    """Return the difference of the distances to two means, best of fifty starts."""
-    distances = KMeans(2, n_init=STARTS, random_state=0).fit_transform(pixels)
-    gap: Array = distances[:, 0] - distances[:, 1]
-    return gap
+def pca_mixture(images: Array, classes: int) -> Judge:
+    """Judge by a Gaussian mixture on up to ten principal components."""
+    reduce = PCA(min(MOST_COMPONENTS, *images.shape), svd_solver="full").fit(images)
+    mixture = GaussianMixture(classes, n_init=10, random_state=0, reg_covar=1e-4)
+    mixture.fit(reduce.transform(images))
+    # Probabilities saturate at 0 and 1; the joint density orders what lies beyond.
+    joint = mixture._estimate_weighted_log_prob  # noqa: SLF001
+    return lambda others: np.asarray(joint(reduce.transform(others)))
 
 
-BASELINES: dict[str, Callable[[Array], Array]] = {
+def k_means(images: Array, classes: int) -> Judge:
+    """Judge by the distances to the means of k-means, best of fifty starts."""
+    means = KMeans(classes, n_init=STARTS, random_state=0).fit(images)
+    return lambda others: -np.asarray(means.transform(others))
+
+
+BASELINES: dict[str, Callable[[Array, int], Judge]] = {
+    "sum of pixels": pixel_sum,
     "first principal component": principal_component,
     "PCA + Gaussian mixture": pca_mixture,
     "k-means": k_means,
 }
 
 
-def fit_all(pixels: Array) -> dict[str, Array]:
-    """Fit every baseline to images (N, D); one value an image each.
+def fit_all(
+    images: NDArray[np.float32], rows: NDArray[np.int64] | None, classes: int
+) -> dict[str, Evidence]:
+    """Fit every baseline to images (N, D), to `rows` of them where given; judge all of them.
 
     On one thread: their own are slower beside a sweep, and may add in another order.
     """
+    places = np.arange(len(images)) if rows is None else rows
+    if len(places) > MOST_FITTED:
+        places = places[np.linspace(0, len(places) - 1, MOST_FITTED).round().astype(np.int64)]
+    fit, wanted = images[places].astype(np.float64), max(2, classes)
     with threadpool_limits(limits=1):
-        return {name: fit(pixels) for name, fit in BASELINES.items()}
+        return {
+            name: _evidence(judge(fit, wanted), images, wanted) for name, judge in BASELINES.items()
+        }
+
+
+def _evidence(judge: Judge, images: NDArray[np.float32], classes: int) -> Evidence:
+    starts = range(0, len(images), CHUNK)
+    parts = [judge(images[start : start + CHUNK].astype(np.float64)) for start in starts]
+    said = np.concatenate(parts)
+    if said.shape[1] > 1:
+        return Evidence(*odds(said), said)
+    return Evidence(said[:, 0], 0.0, evidence(said, None, classes).memberships)

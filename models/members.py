@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.adam import adam
 
-from models.objectives import Loss, loss_of
+from models.objectives import Loss, draw, loss_of
 from models.packed import Views
 from models.spec import Spec
 from models.streams import PURPOSES, Purpose, stream
@@ -57,16 +57,21 @@ class Member:
 class Pack:
     """Members of one specification at the same step, trained as one batched computation."""
 
-    def __init__(self, spec: Spec, members: Sequence[Member], images: Tensor) -> None:
-        """Stack the members; images are (N, pixels), in the members' dtype, on any device."""
+    def __init__(
+        self, spec: Spec, members: Sequence[Member], images: Tensor, rows: Tensor | None = None
+    ) -> None:
+        """Stack the members; images are (N, pixels), in the members' dtype, on any device.
+
+        `rows` (R,) are the places of the images to train on, all of them where it is None.
+        """
         if len({member.step for member in members}) != 1:
             msg = "a pack needs members, all at the same step"
             raise ValueError(msg)
-        self.spec, self.images = spec, images
+        self.spec, self.images, self.rows = spec, images, rows
         self.seeds = [member.seed for member in members]
         self.step = members[0].step
         self._network = spec.assemble(images.shape[1])
-        self._prior = spec.prior.mixture() if spec.prior else None
+        self._targets = spec.targets
         device = images.device
         layout, running_layout = self._network.parameters(), self._network.buffers()
         self._layout, self._running_layout = layout, running_layout
@@ -88,9 +93,9 @@ class Pack:
         gradients = layout.views(self._gradients, count)
         self._training_views = Views(leaves, gradients, running, training=True)
         self.views = Views(layout.views(self._values.detach(), count), {}, running, training=False)
-        batch, units = spec.training.batch_size, spec.code.class_units
+        batch, units = spec.training.batch_size, spec.stochastic_units
         self._batch = images.new_empty(len(members) * batch, images.shape[1])
-        self._noise = torch.empty(len(members), batch, units) if spec.row.stochastic else None
+        self._noise = torch.empty(len(members), batch, units) if units else None
 
     def members(self) -> list[Member]:
         """Return each member's state, copied out of the pack."""
@@ -121,7 +126,7 @@ class Pack:
 
     def advance(self) -> Loss:
         """Take one optimiser step; return the losses that it went by, (S,) each."""
-        images, noise = self.next_batch(), self.next_noise()
+        images, noise, drawn = self.next_batch(), self.next_noise(), self.next_drawn()
         divergence = self.spec.divergence
         weight = divergence.weight_at(self.step) if divergence else 0.0
         loss = loss_of(
@@ -129,10 +134,10 @@ class Pack:
             self._training_views,
             images,
             noise,
-            self._prior,
+            self._targets,
+            drawn,
             divergence,
             weight,
-            self.spec.code.class_units,
         )
         loss.total.sum().backward()  # type: ignore[no-untyped-call]
         self._update()
@@ -141,22 +146,38 @@ class Pack:
 
     def next_batch(self) -> Tensor:
         """Return the next images of every member, (S, B, pixels), in a buffer used again."""
-        batch, count = self.spec.training.batch_size, len(self.images)
+        batch = self.spec.training.batch_size
+        count = len(self.images) if self.rows is None else len(self.rows)
         while self._pending.shape[1] < batch:
             drawn = [torch.randperm(count, generator=g["order"]) for g in self._generators]
             self._pending = torch.cat([self._pending, torch.stack(drawn)], 1)
         which, self._pending = self._pending[:, :batch], self._pending[:, batch:]
-        where = which.reshape(-1).to(self.images.device)
+        where = which.reshape(-1) if self.rows is None else self.rows[which.reshape(-1)]
+        where = where.to(self.images.device)
         torch.index_select(self.images, 0, where, out=self._batch)
         return self._batch.view(len(self.seeds), batch, -1)
 
     def next_noise(self) -> Tensor | None:
-        """Return the next standard normal noise, (S, B, C), drawn on the CPU; None for none."""
+        """Return the next standard normal noise of the units with a variance; None for none."""
         if self._noise is None:
             return None
         for row, generators in zip(self._noise, self._generators, strict=True):
             row.normal_(generator=generators["noise"])
         return self._noise.to(self.images)
+
+    def next_drawn(self) -> list[Tensor | None]:
+        """Return what the divergence compares the codes with, (S, ...) for each part with a prior.
+
+        Each member draws its own, in the shape that the specification fixes.
+        """
+        divergence, batch = self.spec.divergence, self.spec.training.batch_size
+        if divergence is None:
+            return []
+        each = [draw(divergence, self._targets, batch, g["prior"]) for g in self._generators]
+        return [
+            None if part[0] is None else torch.stack(part).to(self.images)
+            for part in map(list, zip(*each, strict=True))
+        ]
 
     @torch.no_grad()
     def _update(self) -> None:

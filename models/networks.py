@@ -6,31 +6,63 @@ To add one: a final settings class with an `assemble` method, and its place in `
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, final
+from typing import Annotated, Any, Literal, final
 
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from torch import Tensor
 
-from models.packed import BatchNorm, Block, Layout, Linear, Views
+from models.packed import BatchNorm, Block, Layout, Linear, Views, elu
 from models.settings import Settings, as_kind
 
 Layer = Linear | BatchNorm | Callable[[Tensor], Tensor]
-Activation = Literal["relu", "leaky_relu"]
+Activation = Literal["relu", "leaky_relu", "elu", "gelu", "tanh"]
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
-    # In place: what goes in is a layer's fresh output, and nobody needs it again.
+    # In place where that can be: what goes in is a layer's fresh output, and nobody needs it again.
     "relu": torch.relu_,
     "leaky_relu": torch.nn.functional.leaky_relu_,  # slope 0.01
+    "elu": elu,  # alpha 1
+    "gelu": torch.nn.functional.gelu,  # with the error function
+    "tanh": torch.tanh_,
 }
+
+
+class Activations(Settings):
+    """The activation of the encoder's layers and that of the decoder's."""
+
+    encoder: Activation = "relu"
+    decoder: Activation = "relu"
+
+    def __str__(self) -> str:
+        """Return both as one word."""
+        return f"{self.encoder}/{self.decoder}"
+
+
+def _one_or_two(value: Any) -> str:
+    return "pair" if isinstance(value, Mapping | Activations) else "name"
+
+
+def _as_name(value: Activation | Activations) -> Activation | Activations:
+    """Return two equal activations as the one that they are."""
+    same = isinstance(value, Activations) and value.encoder == value.decoder
+    return value.encoder if isinstance(value, Activations) and same else value
+
+
+ActivationSettings = Annotated[
+    Annotated[Activation, Tag("name")] | Annotated[Activations, Tag("pair")],
+    Discriminator(_one_or_two),
+    AfterValidator(_as_name),
+]
 
 
 @dataclass(frozen=True)
 class Code:
     """What the encoder says of a batch: means (S, B, C + T), class units first, style units after.
 
-    `log_variance` (S, B, C) is None where the encoder is deterministic.
+    `log_variance` (S, B, C), of the style units too where they have a prior (S, B, C + T), is None
+    where the encoder is deterministic.
     """
 
     mean: Tensor
@@ -88,17 +120,17 @@ class Mlp(Settings):
     batch_norm: bool = False
 
     def assemble(
-        self, pixels: int, units: int, activation: Activation, stochastic_units: int
+        self, pixels: int, units: int, activations: Activations, stochastic_units: int
     ) -> Autoencoder:
         """Return the autoencoder; `stochastic_units` of the code get a variance head."""
         widths = [pixels, *self.hidden]
         log_variance = Linear("code.log_variance", widths[-1], stochastic_units)
         return Autoencoder(
-            body=self._stack("encoder", widths, activation),
+            body=self._stack("encoder", widths, activations.encoder),
             mean=Linear("code.mean", widths[-1], units),
             log_variance=log_variance if stochastic_units else None,
             decoder=(
-                *self._stack("decoder", [units, *reversed(self.hidden)], activation),
+                *self._stack("decoder", [units, *reversed(self.hidden)], activations.decoder),
                 Linear("decoder.out", self.hidden[0], pixels),
             ),
         )
@@ -116,4 +148,14 @@ class Mlp(Settings):
 
 Network = Annotated[Mlp, BeforeValidator(as_kind)]
 
-__all__ = ["ACTIVATIONS", "Activation", "Autoencoder", "Block", "Code", "Mlp", "Network"]
+__all__ = [
+    "ACTIVATIONS",
+    "Activation",
+    "ActivationSettings",
+    "Activations",
+    "Autoencoder",
+    "Block",
+    "Code",
+    "Mlp",
+    "Network",
+]

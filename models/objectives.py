@@ -5,16 +5,18 @@ Every loss is a vector with one value a member, each the mean over that member's
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from models.divergences import Compares, Divergence
+from models.distributions import Distribution
+from models.divergences import Compared, Compares, Divergence
 from models.networks import Autoencoder, Code
 from models.packed import Views, half_squared_error
-from models.priors import Mixture
 
 ObjectiveName = Literal["ae", "vae", "wae"]
 
@@ -55,21 +57,43 @@ class Loss:
     divergence: Tensor | None
 
 
+@dataclass(frozen=True)
+class Target:
+    """A part of the code that is pushed towards a distribution: the units from `start` on."""
+
+    prior: Distribution
+    start: int = 0
+
+    def of(self, part: Tensor) -> Tensor:
+        """Return the units of this part out of (S, B, all)."""
+        return part[:, :, self.start : self.start + self.prior.units]
+
+
+def draw(
+    divergence: Divergence, targets: Sequence[Target], count: int, generator: torch.Generator
+) -> list[Tensor | None]:
+    """Draw what one member needs for each part to compare so many codes."""
+    return [divergence.draw(target.prior, count, generator) for target in targets]
+
+
 def divergence_of(
-    divergence: Divergence, prior: Mixture, code: Code, sample: Tensor, class_units: int
+    divergence: Divergence,
+    targets: Sequence[Target],
+    code: Code,
+    sample: Tensor,
+    drawn: Sequence[Tensor | None],
 ) -> Tensor:
-    """Return the divergence of the class units from the prior, unweighted, (S,)."""
-    if divergence.compares == "density":
-        if code.log_variance is None:
-            msg = f"{divergence.kind} needs a stochastic encoder"
-            raise TypeError(msg)
-        means = code.mean[:, :, :class_units]
-        return divergence.value(prior, means, code.log_variance)  # type: ignore[call-arg]
-    return divergence.value(prior, sample[:, :, :class_units])  # type: ignore[call-arg]
+    """Return the unweighted divergence of each part from its prior, summed over parts, (S,)."""
+    parts = []
+    for target, random in zip(targets, drawn, strict=True):
+        spread = None if code.log_variance is None else target.of(code.log_variance)
+        compared = Compared(target.of(code.mean), spread, target.of(sample), random)
+        parts.append(divergence.value(target.prior, compared))
+    return functools.reduce(torch.add, parts)
 
 
 def sample_code(code: Code, noise: Tensor | None) -> Tensor:
-    """Return z = mean + sigma * noise in the class units, the mean elsewhere, (S, B, C + T)."""
+    """Return z = mean + sigma * noise in the units with a variance, the mean elsewhere."""
     if code.log_variance is None or noise is None:
         return code.mean
     units = code.log_variance.shape[2]
@@ -82,16 +106,16 @@ def loss_of(
     views: Views,
     images: Tensor,
     noise: Tensor | None,
-    prior: Mixture | None,
+    targets: Sequence[Target],
+    drawn: Sequence[Tensor | None],
     divergence: Divergence | None,
     weight: float,
-    class_units: int,
 ) -> Loss:
-    """Return the loss of one batch: images (S, B, pixels), noise (S, B, C) or None."""
+    """Return the loss of one batch: images (S, B, pixels), noise (S, B, stochastic units)."""
     code = network.encode(views, images)
     sample = sample_code(code, noise)
     error = half_squared_error(network.decode(views, sample), images)
-    if prior is None or divergence is None:
+    if divergence is None:
         return Loss(error, error, None)
-    distance = divergence_of(divergence, prior, code, sample, class_units)
+    distance = divergence_of(divergence, targets, code, sample, drawn)
     return Loss(error + distance * weight, error, distance)

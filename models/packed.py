@@ -252,6 +252,28 @@ class BatchNorm:
         return ((x - mean.unsqueeze(1)) * factor.unsqueeze(1)).add_(shift.unsqueeze(1))
 
 
+class _Elu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        # torch's own rounds its last few values differently from the rest (a scalar tail), which
+        # would let a member's place in the pack show; exp, minimum and maximum do not.
+        y = x.clamp(max=0).exp_().sub_(1).add_(x.clamp(min=0))
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        slope: Tensor = y.clamp(max=0).add_(1)
+        return grads[0] * slope
+
+
+def elu(x: Tensor) -> Tensor:
+    """Return x above 0 and exp(x) - 1 below (Clevert et al. 2016, equation 15)."""
+    y: Tensor = _Elu.apply(x)  # type: ignore[no-untyped-call]
+    return y
+
+
 class _HalfSquaredError(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, decoded: Tensor, images: Tensor) -> Tensor:

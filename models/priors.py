@@ -1,121 +1,216 @@
-"""Priors: the shape that the class unit's code is pushed towards.
+"""Priors: the shape that the class units' code is pushed towards.
 
-A prior is settings that give a `Mixture`; everything else (densities, samples, quantiles, the
-number of modes) is the mixture's. To add one: a final class here, and its place in `Prior`.
+A prior is settings that give a `Distribution` in so many class units; densities, samples,
+quantiles and peaks are the distribution's. To add one: a final class here, and its place in
+`Prior`.
 """
 
 from __future__ import annotations
 
-import functools
-import math
-from dataclasses import dataclass
-from typing import Annotated, Literal, final
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self, final, get_args
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field
-from scipy.special import ndtr
-from torch import Tensor
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from models.settings import Settings, as_kind
+from models.distributions import Box, Distribution, Mixture
+from models.settings import Settings, as_kind, mistakes_of
 
-LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """A mixture of Gaussians on the line, components from left to right."""
-
-    means: tuple[float, ...]
-    scales: tuple[float, ...]
-    weights: tuple[float, ...]
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Return the log density at z, elementwise, in z's shape."""
-        terms = [
-            ((z - mean) / scale).square().mul(-0.5) + (math.log(weight / scale) - LOG_SQRT_2PI)
-            for mean, scale, weight in zip(self.means, self.scales, self.weights, strict=True)
-        ]
-        return functools.reduce(_log_add_exp, terms)
-
-    def cdf(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the distribution function at z."""
-        parts = zip(self.means, self.scales, self.weights, strict=True)
-        total: NDArray[np.float64] = sum(
-            (weight * ndtr((z - mean) / scale) for mean, scale, weight in parts), np.zeros_like(z)
-        )
-        return total
-
-    def quantile(self, share: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return where the distribution function reaches share (strictly between 0 and 1).
-
-        Bisection over ±40 scales around the components, to the last bit of float64.
-        """
-        reach = 40 * max(self.scales)
-        low = np.full_like(share, min(self.means) - reach)
-        high = np.full_like(share, max(self.means) + reach)
-        for _ in range(80):
-            middle = (low + high) / 2
-            below = self.cdf(middle) < share
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
-        result: NDArray[np.float64] = (low + high) / 2
-        return result
-
-    def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Draw values of the shape, float32 on the CPU."""
-        weights = torch.tensor(self.weights)
-        which = torch.multinomial(weights, math.prod(shape), replacement=True, generator=generator)
-        noise = torch.randn(math.prod(shape), generator=generator)
-        means, scales = torch.tensor(self.means), torch.tensor(self.scales)
-        return (means[which] + scales[which] * noise).view(shape)
-
-    @functools.cached_property
-    def modes(self) -> int:
-        """Count the peaks of the density, found on a grid of a hundredth of the least scale."""
-        low, high = min(self.means) - max(self.scales), max(self.means) + max(self.scales)
-        points = math.ceil(100 * (high - low) / min(self.scales)) | 1
-        density = self.log_prob(torch.linspace(low, high, points, dtype=torch.float64)).numpy()
-        rising = np.diff(density) > 0
-        return int(np.sum(rising[:-1] & ~rising[1:]))
-
-    @property
-    def midpoint(self) -> float:
-        """Return the point halfway between the outermost components."""
-        return (self.means[0] + self.means[-1]) / 2
+Number = Annotated[float, Field(ge=-1e6, le=1e6)]
+Positive = Annotated[float, Field(gt=0, ge=1e-6, le=1e6)]
+Mean = Annotated[
+    Annotated[Number, Tag("number")]
+    | Annotated[tuple[Number, ...], Field(strict=False, min_length=1), Tag("point")],
+    Discriminator(lambda value: "point" if isinstance(value, list | tuple) else "number"),
+]
+MOST_PEAKS = 1000
+SHARES = 1e-9  # weights that sum to one within it are shares already
 
 
-def _log_add_exp(a: Tensor, b: Tensor) -> Tensor:
-    # torch.logaddexp rounds its last few values differently from the rest (a scalar tail), which
-    # would let a member's place in the pack show; exp and log1p do not.
-    high = torch.maximum(a, b)
-    return high + (a - b).abs().neg().exp().log1p()
+class Shape(Settings):
+    """What every prior says of itself besides its distribution."""
+
+    everywhere: ClassVar[bool] = True  # a density above zero on the whole of space
+
+    def misfit(self, units: int) -> str | None:
+        """Return why it cannot be the prior of so many class units, or None."""
+        del units
+        return None
 
 
 @final
-class Normal(Settings):
-    """One Gaussian."""
+class Normal(Shape):
+    """One Gaussian, the same and independent in every class unit."""
 
     kind: Literal["normal"] = "normal"
-    mean: float = 0.0
-    scale: float = Field(default=1.0, gt=0)
+    mean: Number = 0.0
+    scale: Positive = 1.0
 
-    def mixture(self) -> Mixture:
+    def distribution(self, units: int = 1) -> Mixture:
         """Return the distribution."""
-        return Mixture((self.mean,), (self.scale,), (1.0,))
+        return Mixture(((self.mean,) * units,), (self.scale,), (1.0,))
 
 
 @final
-class Bimodal(Settings):
-    """Two equal Gaussians of scale s at -m and m; two peaks only where m > s."""
+class Uniform(Shape):
+    """The same density everywhere between `low` and `high`, independent in every class unit."""
+
+    kind: Literal["uniform"] = "uniform"
+    low: Number = -1.0
+    high: Number = 1.0
+    everywhere: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Self:
+        if self.low >= self.high:
+            text = f"expected more than low ({self.low:g}), got {self.high:g}"
+            raise mistakes_of([("high", text)])
+        return self
+
+    def distribution(self, units: int = 1) -> Box:
+        """Return the distribution."""
+        return Box(self.low, self.high, units)
+
+
+@final
+class Bimodal(Shape):
+    """Two equal Gaussians of scale s at -m and m of one class unit; two peaks only where m > s."""
 
     kind: Literal["bimodal"] = "bimodal"
-    m: float = Field(default=1.0, gt=0)
-    s: float = Field(default=0.35, gt=0)
+    m: Positive = 1.0
+    s: Positive = 0.35
 
-    def mixture(self) -> Mixture:
-        """Return the distribution."""
-        return Mixture((-self.m, self.m), (self.s, self.s), (0.5, 0.5))
+    def misfit(self, units: int) -> str | None:
+        """Return why it cannot be the prior of so many class units, or None."""
+        if units == 1:
+            return None
+        places = f"{[-self.m] + [0] * (units - 1)}, {[self.m] + [0] * (units - 1)}"
+        return (
+            f"'bimodal' has its peaks on one class unit, and code.class_units is {units}; "
+            f"use 'mixture' with means such as [{places}]"
+        )
+
+    def distribution(self, units: int = 1) -> Mixture:
+        """Return the distribution; `units` is 1."""
+        assert units == 1  # noqa: S101 - `misfit` is asked before
+        return Mixture(((-self.m,), (self.m,)), (self.s, self.s), (0.5, 0.5))
 
 
-Prior = Annotated[Normal | Bimodal, Field(discriminator="kind"), BeforeValidator(as_kind)]
+@final
+class PeakMixture(Shape):
+    """Gaussians, each with a mean, a scale and a weight; the scale is the same in every class unit.
+
+    `means` are numbers for one class unit, else lists with a number a unit. A single scale counts
+    for every peak; weights are shares, and without them all peaks weigh the same. The resolved
+    prior is sorted by its means.
+    """
+
+    kind: Literal["mixture"] = "mixture"
+    means: tuple[Mean, ...] = Field(
+        default=(-2.0, 0.0, 2.0), strict=False, min_length=1, max_length=MOST_PEAKS
+    )
+    scales: tuple[Positive, ...] = Field(default=(0.35,), strict=False)
+    weights: tuple[Positive, ...] | None = Field(default=None, strict=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_scale_for_all(cls, data: Any) -> Any:
+        """Read a bare number as a list of it."""
+        if not isinstance(data, Mapping):
+            return data
+        scales = data.get("scales")
+        bare = isinstance(scales, int | float) and not isinstance(scales, bool)
+        return {**data, "scales": [scales]} if bare else data
+
+    @model_validator(mode="after")
+    def _resolve(self) -> Self:
+        """Write out a scale and a share for each peak, the peaks in the order of their means."""
+        points = self.points()
+        count, units = len(points), {len(point) for point in points}
+        found = []
+        if units == {0} or len(units) > 1:
+            text = "expected numbers, or lists with the same number of units each"
+            found.append(("means", f"{text}, got {_lengths(self.means)}"))
+        twice = [place for place in sorted(set(points)) if points.count(place) > 1]
+        if twice:
+            found.append(("means", f"{_listed(twice[0])} is there twice; use one, and its weight"))
+        if len(self.scales) not in (1, count):
+            text = f"expected one scale, or one for each of {count} means"
+            found.append(("scales", f"{text}, got {len(self.scales)}"))
+        if self.weights is not None and len(self.weights) != count:
+            text = f"expected a weight for each of {count} means, got {len(self.weights)}"
+            found.append(("weights", text))
+        if found:
+            raise mistakes_of(found)
+        scales = self.scales * (count if len(self.scales) == 1 else 1)
+        peaks = sorted(zip(points, scales, _shares(self.weights, count), strict=True))
+        means = [point if len(point) > 1 else point[0] for point, _, _ in peaks]
+        object.__setattr__(self, "means", tuple(means))
+        object.__setattr__(self, "scales", tuple(scale for _, scale, _ in peaks))
+        object.__setattr__(self, "weights", tuple(weight for _, _, weight in peaks))
+        return self
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a label may say: one scale where all are equal, no weights where all are."""
+        values = super().summary()
+        scales, weights = set(self.scales), set(self.weights or ())
+        values["scales"] = values["scales"][0] if len(scales) == 1 else values["scales"]
+        return values if len(weights) > 1 else {**values, "weights": None}
+
+    def points(self) -> list[tuple[float, ...]]:
+        """Return each mean with a number a unit."""
+        return [mean if isinstance(mean, tuple) else (mean,) for mean in self.means]
+
+    def misfit(self, units: int) -> str | None:
+        """Return why it cannot be the prior of so many class units, or None."""
+        own = len(self.points()[0])
+        if own == units:
+            return None
+        means = "numbers" if own == 1 else f"lists of {own} numbers"
+        return (
+            f"its means are {means}, and code.class_units is {units}; set code.class_units to "
+            f"{own}, or write each mean with {units}"
+        )
+
+    def distribution(self, units: int = 1) -> Mixture:
+        """Return the distribution; `units` is that of the means."""
+        assert self.weights is not None  # noqa: S101 - resolved
+        assert self.misfit(units) is None  # noqa: S101 - asked before
+        return Mixture(tuple(self.points()), self.scales, self.weights)
+
+
+def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
+    if weights is None:
+        return [1 / count] * count
+    total = sum(weights)
+    return list(weights) if abs(total - 1) < SHARES else [weight / total for weight in weights]
+
+
+def _listed(point: tuple[float, ...]) -> str:
+    return f"{point[0]:g}" if len(point) == 1 else f"[{', '.join(f'{x:g}' for x in point)}]"
+
+
+def _lengths(means: Sequence[float | tuple[float, ...]]) -> str:
+    words = [f"a list of {len(m)}" if isinstance(m, tuple) else "a number" for m in means]
+    return " and ".join(word for word, _ in itertools.groupby(sorted(words)))
+
+
+Prior = Annotated[
+    Normal | Uniform | Bimodal | PeakMixture,
+    Field(discriminator="kind"),
+    BeforeValidator(as_kind),
+]
+EVERYWHERE: dict[str, bool] = {
+    row.model_fields["kind"].default: row.everywhere for row in get_args(get_args(Prior)[0])
+}
+
+__all__ = [
+    "EVERYWHERE",
+    "Bimodal",
+    "Distribution",
+    "Mixture",
+    "Normal",
+    "PeakMixture",
+    "Prior",
+    "Uniform",
+]

@@ -13,6 +13,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    def summary(self) -> dict[str, Any]:
+        """Return what a label may say: each setting by its name, `kind` among them."""
+        return self.model_dump(mode="json")
+
 
 def as_kind(value: Any) -> Any:
     """Read a bare name, such as `bimodal`, as the settings of that kind with its defaults."""

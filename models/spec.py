@@ -8,19 +8,24 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from models.distributions import Distribution
 from models.divergences import COMPARES, Divergence
-from models.networks import Activation, Autoencoder, Mlp, Network
-from models.objectives import OBJECTIVES, Objective, ObjectiveName
+from models.networks import Activations, ActivationSettings, Autoencoder, Mlp, Network
+from models.objectives import OBJECTIVES, Objective, ObjectiveName, Target
 from models.packed import ALIGN
-from models.priors import Prior
+from models.priors import EVERYWHERE, Normal, Prior
 from models.settings import Settings, mistakes_of
 
 
 class CodeUnits(Settings):
-    """How many units the code has: class units carry the prior, style units are free."""
+    """How many units the code has: class units carry the prior; style units are free or normal.
 
-    class_units: Literal[1] = 1
+    Normal style units are pushed towards a standard Gaussian by the same divergence.
+    """
+
+    class_units: int = Field(default=1, ge=1, le=64)
     style_units: int = Field(default=0, ge=0, le=1024)
+    style: Literal["free", "normal"] = "free"
 
 
 class Training(Settings):
@@ -36,7 +41,7 @@ class Spec(Settings):
     """One training, every default written out; frozen, with one canonical JSON."""
 
     objective: ObjectiveName
-    activation: Activation = "relu"
+    activation: ActivationSettings = "relu"
     network: Network = Mlp()
     code: CodeUnits = CodeUnits()
     training: Training = Training()
@@ -55,6 +60,9 @@ class Spec(Settings):
     @model_validator(mode="after")
     def _refuse_nonsense(self) -> Self:
         mistakes = combination_mistakes(self.model_dump())
+        misfit = self.prior.misfit(self.code.class_units) if self.prior else None
+        if misfit:
+            mistakes.append(("prior", misfit))
         if mistakes:
             raise mistakes_of(mistakes)
         return self
@@ -67,8 +75,38 @@ class Spec(Settings):
     def assemble(self, pixels: int) -> Autoencoder:
         """Return the network for images of so many pixels."""
         units = self.code.class_units + self.code.style_units
-        stochastic = self.code.class_units if self.row.stochastic else 0
-        return self.network.assemble(pixels, units, self.activation, stochastic)
+        return self.network.assemble(pixels, units, self.activations, self.stochastic_units)
+
+    @property
+    def activations(self) -> Activations:
+        """Return the activations of encoder and decoder."""
+        if isinstance(self.activation, Activations):
+            return self.activation
+        return Activations(encoder=self.activation, decoder=self.activation)
+
+    @property
+    def stochastic_units(self) -> int:
+        """Return how many units of the code have a variance: those with a prior, or none."""
+        if not self.row.stochastic:
+            return 0
+        normal = self.code.style == "normal"
+        return self.code.class_units + (self.code.style_units if normal else 0)
+
+    @property
+    def class_prior(self) -> Distribution | None:
+        """Return the distribution that the class units are pushed towards, if any."""
+        return self.prior.distribution(self.code.class_units) if self.prior else None
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Return the parts of the code that have a prior."""
+        prior, code = self.class_prior, self.code
+        if prior is None:
+            return ()
+        style = Normal().distribution(code.style_units)
+        own = Target(prior)
+        normal = code.style == "normal" and code.style_units
+        return (own, Target(style, code.class_units)) if normal else (own,)
 
     def canonical_json(self) -> str:
         """Return the one JSON text of this specification: sorted keys, no spaces."""
@@ -96,14 +134,19 @@ def combination_mistakes(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     row = _row(settings)
     if row is None:
         return []
-    name = settings["objective"]
+    name, code = settings["objective"], settings.get("code")
+    code = code if isinstance(code, Mapping) else {}
     if row.compares is None:
         fix = f"remove it, or choose {_that_take(None)}"
-        return [
+        found = [
             (field, f"objective '{name}' takes no {field}; {fix}")
             for field in ("prior", "divergence")
             if settings.get(field) is not None
         ]
+        if code.get("style") == "normal":
+            text = f"objective '{name}' pushes no unit anywhere, so style is free; {fix}"
+            found.append(("code", text))
+        return found
     found = [
         (field, f"objective '{name}' needs a {field}")
         for field in ("prior", "divergence")
@@ -118,6 +161,15 @@ def combination_mistakes(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
         }[compares]
         sentence = f"'{kind}' {reason}; with '{name}' use '{row.divergence}'"
         found.append(("divergence", f"{sentence}, or choose {_that_take(compares)}"))
+    prior = _kind(settings.get("prior"))
+    if compares == "density" and not EVERYWHERE.get(prior, True):
+        finite = " or ".join(f"'{known}'" for known, what in COMPARES.items() if what == "sample")
+        text = (
+            f"'{kind}' from a '{prior}' prior is infinite, since its density ends; with objective"
+        )
+        found.append(("divergence", f"{text} 'wae' use {finite}, or another prior"))
+    if code.get("style") == "normal" and code.get("style_units", 0) == 0:
+        found.append(("code", "style is normal, and there are no style units; set style_units"))
     return found
 
 

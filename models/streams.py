@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 import torch
 
-Purpose = Literal["init", "order", "noise"]
+Purpose = Literal["init", "order", "noise", "prior", "evaluation"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
 PURPOSE_BITS = 5  # room for 32 purposes; a purpose's place in PURPOSES is part of its stream

@@ -6,12 +6,14 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
-
+from models.networks import Activations
+from models.priors import Bimodal
+from models.settings import Settings
 from models.spec import Spec, canonical_json
 from models.train import TRAINER_VERSION
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_WORDS = {1: "one", 2: "two", 3: "three"}
 CHOICES = ("objective", "prior", "divergence", "activation")
 
 
@@ -23,19 +25,28 @@ class Cell:
     axes: dict[str, Any]
     spec: Spec
 
-    def cell_id(self, image_digest: str) -> str:
+    def cell_id(self, image_digest: str, split: float | None = None) -> str:
         """Return 16 hex digits of all that the cell's runs share."""
-        return identity(self.spec, image_digest, None)
+        return identity(self.spec, image_digest, None, split)
 
     def warnings(self) -> list[str]:
         """Return what a reader should know before believing this cell."""
-        prior = self.spec.prior
-        if prior is None or len(prior.mixture().means) < 2 or prior.mixture().modes > 1:  # noqa: PLR2004
+        prior = self.spec.class_prior
+        if prior is None or prior.modes == prior.peaks:
             return []
-        return [f"{self.label}: m <= s, so this {prior.kind} prior has one mode, not two"]
+        modes, peaks = _counted(prior.modes, "mode"), prior.peaks
+        why = "m <= s" if isinstance(self.spec.prior, Bimodal) else "its peaks overlap"
+        kind = self.spec.prior.kind if self.spec.prior else ""
+        return [
+            f"{self.label}: {why}, so this {kind} prior has {modes}, not {_WORDS.get(peaks, peaks)}"
+        ]
 
 
-def identity(spec: Spec, image_digest: str, seed: int | None) -> str:
+def _counted(count: int, what: str) -> str:
+    return f"{_WORDS.get(count, count)} {what}{'' if count == 1 else 's'}"
+
+
+def identity(spec: Spec, image_digest: str, seed: int | None, split: float | None = None) -> str:
     """Return 16 hex digits of SHA-256 over everything that defines a run; without a seed, a cell.
 
     Not in it: the study's name and question, metric, low, resources, labels, scheduling.
@@ -46,6 +57,7 @@ def identity(spec: Spec, image_digest: str, seed: int | None) -> str:
         "spec": spec.model_dump(mode="json"),
         "images": image_digest,
         **({} if seed is None else {"seed": seed}),
+        **({} if split is None else {"split": split}),
     }
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]
 
@@ -72,7 +84,7 @@ def _axes(spec: Spec) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for path in CHOICES:
         value = getattr(spec, path)
-        rows[path] = _choice(value) if isinstance(value, BaseModel) else value
+        rows[path] = _choice(value) if isinstance(value, Settings) else value
     for group in ("network", "code", "training"):
         for name, value in getattr(spec, group).model_dump(mode="json").items():
             rows[f"{group}.{name}"] = (
@@ -81,17 +93,18 @@ def _axes(spec: Spec) -> dict[str, Any]:
     return rows
 
 
-def _choice(settings: BaseModel) -> str:
+def _choice(settings: Settings) -> str:
     """Return a kind with what differs from its defaults: `bimodal(m=2)`."""
-    values = settings.model_dump(mode="json")
+    if isinstance(settings, Activations):
+        return str(settings)
+    values, usual = settings.summary(), type(settings)().summary()
     kind = values.pop("kind")
-    usual = {name: field.default for name, field in type(settings).model_fields.items()}
     changed = [f"{name}={_short(v)}" for name, v in values.items() if v != usual[name]]
     return f"{kind}({', '.join(changed)})" if changed else str(kind)
 
 
 def _word(path: str, value: Any) -> str:
-    if value is None:
+    if value is None or (path == "code.style" and value == "free"):
         return ""
     if path in CHOICES:
         return str(value)
@@ -103,5 +116,7 @@ def _word(path: str, value: Any) -> str:
 
 def _short(value: Any) -> str:
     """Return a value as short as it can be without being taken for another."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
     short = f"{value:g}" if isinstance(value, float) else str(value)
     return repr(value) if isinstance(value, float) and float(short) != value else short

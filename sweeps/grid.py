@@ -1,7 +1,7 @@
 """From blocks with axes to an explicit list of configurations, each value with where it stands.
 
 A list where one value is expected is an axis; where the field is itself a list, a list of lists
-is. Axes multiply inside a block; blocks are chained; each block is deep-merged over `spec`.
+is; where it may be a list of lists, one level deeper. Axes multiply inside a block; blocks are chained; each block is deep-merged over `spec`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -77,7 +77,7 @@ def parse(value: Any, where: str, owner: type[BaseModel] | None, field: str = ""
             str(key): parse(item, f"{where}.{key}", _owner(inner, str(key)), str(key))
             for key, item in value.items()
         }
-    if isinstance(value, list) and (not _is_list(annotation) or _is_list_of_lists(value)):
+    if isinstance(value, list) and _depth(value) > _list_depth(annotation):
         options = [parse(item, f"{where}[{i}]", owner, field) for i, item in enumerate(value)]
         return Axis(tuple(options), where)
     if isinstance(value, str) and any("kind" in model.model_fields for model in inner):
@@ -107,12 +107,17 @@ def _owner(models: list[type[BaseModel]], key: str) -> type[BaseModel] | None:
     return next((model for model in models if key in model.model_fields), None)
 
 
-def _is_list(annotation: Any) -> bool:
-    return get_origin(annotation) is tuple
+def _list_depth(annotation: Any) -> int:
+    """Return how deep the lists of a field may be nested: 0 where it is no list."""
+    inner = max((_list_depth(part) for part in get_args(annotation)), default=0)
+    return inner + 1 if get_origin(annotation) is tuple else inner
 
 
-def _is_list_of_lists(value: list[Any]) -> bool:
-    return bool(value) and all(isinstance(item, list) for item in value)
+def _depth(value: Any) -> int:
+    """Return how deep a list is nested; 1 for one that is empty or holds other things as well."""
+    if not isinstance(value, list):
+        return 0
+    return 1 + min((_depth(item) for item in value), default=0)
 
 
 def _count(node: Node) -> int:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 Path = tuple[int | str, ...]
@@ -88,8 +88,11 @@ def _walk(model: type[BaseModel], location: Path) -> tuple[Path, type[BaseModel]
     """Follow an error's location; drop a union's tags; return path and the last field's owner."""
     path: list[int | str] = []
     owner: type[BaseModel] | None = None
-    options = [model]
+    options: list[type[BaseModel]] = [model]
+    tags: set[str] = set()
     for part in location:
+        if part in tags:
+            continue
         tagged = [option for option in options if len(options) > 1 and _kind(option) == part]
         if tagged:
             options = tagged
@@ -99,7 +102,14 @@ def _walk(model: type[BaseModel], location: Path) -> tuple[Path, type[BaseModel]
             owner = options[0] if len(options) == 1 else None
             field = owner.model_fields.get(part) if owner else None
             options = models_in(field.annotation) if field else []
+            tags = _tags(field.annotation) if field else set()
     return tuple(path), owner
+
+
+def _tags(annotation: Any) -> set[str]:
+    """Return the names that an annotation gives to the forms that it admits."""
+    own = {part.tag for part in getattr(annotation, "__metadata__", ()) if isinstance(part, Tag)}
+    return own.union(*(_tags(part) for part in get_args(annotation)))
 
 
 def shown(value: Any) -> str:

@@ -51,10 +51,10 @@ class Pack:
 
 def all_runs(study: Study, dataset: Dataset) -> list[Run]:
     """Return every run of the study: cells in the file's order, seeds ascending."""
-    digest = dataset.image_digest
+    digest, split = dataset.image_digest, study.split
     return [
-        Run(cell, cell_id, seed, identity(cell.spec, digest, seed))
-        for cell, cell_id in ((cell, cell.cell_id(digest)) for cell in study.cells)
+        Run(cell, cell_id, seed, identity(cell.spec, digest, seed, split))
+        for cell, cell_id in ((cell, cell.cell_id(digest, split)) for cell in study.cells)
         for seed in study.seeds
     ]
 
@@ -96,6 +96,7 @@ def as_json(study: Study, dataset: Dataset, runs: Iterable[Run], packs: Sequence
         "metric": study.metric,
         "low": study.low,
         "seeds": list(study.seeds),
+        "split": study.split,
         "dataset_digest": dataset.image_digest,
         "cells": list(cells.values()),
         "packs": [

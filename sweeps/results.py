@@ -24,7 +24,9 @@ from sweeps.study import Study
 
 DONE = ("ok", "collapsed", "diverged")
 SCORED = ("ok", "collapsed")
-OUTCOMES = (*METRICS, "reconstruction", "divergence_value")
+RECORDED = (*METRICS, "reconstruction", "divergence_value")
+OUTCOMES = (*METRICS, "agreement", *RECORDED[len(METRICS) :])  # the one that seeds have together
+IN_UNIT_RANGE = (*METRICS, "agreement")  # 0 ... 1, higher is better
 
 _TEXT: pa.DataType = pa.string()
 _FLOAT: pa.DataType = pa.float64()
@@ -37,7 +39,7 @@ RECORD = pa.schema(
         ("status", _TEXT),
         ("error", _TEXT),
         ("traceback", _TEXT),
-        *((name, _FLOAT) for name in OUTCOMES),
+        *((name, _FLOAT) for name in RECORDED),
         ("seconds", _FLOAT),
         ("pack", _TEXT),
         ("host", _TEXT),
@@ -119,16 +121,22 @@ def gather(
     runs: Sequence[Run],
     records: Mapping[str, Record],
     baselines: Mapping[str, Mapping[str, float | None]],
+    agreement: Mapping[str, float | None],
 ) -> Results:
-    """Join the planned runs with their records and summarise each cell over its seeds."""
+    """Join the planned runs with their records and summarise each cell over its seeds.
+
+    `agreement` is each scored run's with the other seeds of its cell, by run_id.
+    """
     axes = list(study.cells[0].axes)
     rows = [
         {"study": study.name, "cell": run.cell.label, **records[run.run_id], **run.cell.axes}
+        | {"agreement": agreement.get(run.run_id)}
         for run in runs
         if run.run_id in records
     ]
     leading = [pa.field(name, _TEXT) for name in ("study", "cell_id", "cell")]
     others = [field for field in RECORD if field.name != "cell_id"]
+    others.insert(others.index(RECORD.field("reconstruction")), pa.field("agreement", _FLOAT))
     schema = pa.schema([*leading, *others, *_axis_fields(study, axes)])
     table = pa.Table.from_pylist(rows, schema=schema)
     return Results(table, _summary(study, runs, rows, baselines))
@@ -186,7 +194,7 @@ def _statistics(
         scored = [m[metric] for m in members if m["status"] in SCORED and m[metric] is not None]
         known = [row[metric] for row in baselines.values() if row.get(metric) is not None]
         best = max((value for value in known if value is not None), default=None)
-        low = study.low if metric in METRICS else None
+        low = study.low if metric in IN_UNIT_RANGE else None
         statistics = asdict(stability(scored, low=low, baseline=best))
         statistics.pop("n")
         found |= {f"{metric}_{name}": value for name, value in statistics.items()}

@@ -14,16 +14,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from ruamel.yaml import YAML
 
+from models.agreement import agreements
 from models.baselines import BASELINES, fit_all
 from models.datasets import Dataset
+from models.datasets.split import training_rows
 from models.scores import Scorer
 from sweeps import results
 from sweeps.launch import Launcher, Watch, open_launcher
@@ -48,12 +52,20 @@ class Sweep:
     runs: tuple[Run, ...]
     folder: Path
 
-    @property
+    @cached_property
     def scorer(self) -> Scorer:
         """Return what scores codes: labels, and the covariate that orients, if any."""
         name = self.study.orient_by
         covariate = self.dataset.covariates[name] if name else None
-        return Scorer(self.dataset.labels, self.dataset.label_digest or "", covariate)
+        held_out = None
+        if self.rows is not None:
+            held_out = np.setdiff1d(np.arange(len(self.dataset.images)), self.rows)
+        return Scorer(self.dataset.labels, self.dataset.label_digest or "", covariate, held_out)
+
+    @cached_property
+    def rows(self) -> NDArray[np.int64] | None:
+        """Return the places of the images to train on, None for all."""
+        return None if self.study.split is None else training_rows(self.dataset, self.study.split)
 
     def missing(self, records: Mapping[str, Record]) -> list[Run]:
         """Return the planned runs without a finished record."""
@@ -119,7 +131,7 @@ def train_missing(sweep: Sweep, *, launcher: str, width: int | None, display: An
 
 def _round(sweep: Sweep, packs: Sequence[Pack], place: Launcher, watch: Watch) -> None:
     """Execute the packs; where one left no record, write what is known of its end."""
-    data = Data(sweep.dataset.pixels, sweep.dataset.image_digest, sweep.scorer)
+    data = Data(sweep.dataset.pixels, sweep.dataset.image_digest, sweep.scorer, sweep.rows)
     commit = _git_commit()
     jobs = [_job(sweep, pack, commit) for pack in packs]
     start = datetime.now(UTC)
@@ -193,7 +205,7 @@ def rescore(sweep: Sweep) -> int:
             continue
         codes = _codes(sweep.folder / "codes" / path.name)
         for record in stale:
-            code = codes[record["run_id"]][:, 0]
+            code = codes[record["run_id"]]
             record.update(
                 score_code(specs[record["cell_id"]], code, scorer),
                 label_digest=sweep.dataset.label_digest,
@@ -202,6 +214,26 @@ def rescore(sweep: Sweep) -> int:
         write_part(sweep.folder, path.stem, records)
         changed += len(stale)
     return changed
+
+
+def agreement(sweep: Sweep, records: Mapping[str, Record]) -> dict[str, float | None]:
+    """Return each scored run's agreement with the other seeds of its cell, from the kept codes."""
+    found: dict[str, float | None] = {}
+    by_cell: dict[str, list[Run]] = {}
+    for run in sweep.runs:
+        if records.get(run.run_id, {}).get("status") in results.SCORED:
+            by_cell.setdefault(run.cell_id, []).append(run)
+    for runs in by_cell.values():
+        packs = {str(records[run.run_id]["pack"]) for run in runs}
+        codes: dict[str, Any] = {}
+        for pack in sorted(packs):
+            with contextlib.suppress(Refused):  # a pack without codes has no say in it
+                codes |= _codes(sweep.folder / "codes" / f"{pack}.parquet")
+        kept = [run.run_id for run in runs if run.run_id in codes]
+        units = runs[0].cell.spec.code.class_units
+        own = agreements([codes[run_id][:, :units] for run_id in kept])
+        found |= dict(zip(kept, own, strict=True))
+    return found
 
 
 def _codes(path: Path) -> dict[str, Any]:
@@ -221,14 +253,15 @@ def _codes(path: Path) -> dict[str, Any]:
 def score_baselines(sweep: Sweep) -> Baselines:
     """Fit the baselines without labels, score them as the codes are, keep that in the folder."""
     scorer, kept = sweep.scorer, sweep.folder / "baselines.json"
-    key = f"{sweep.dataset.image_digest} {scorer.identity()} {','.join(BASELINES)}"
+    what = f"{sweep.dataset.image_digest} {sweep.study.split} {scorer.identity()}"
+    key = f"{what} {','.join(BASELINES)}"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # derived: made anew
         content = json.loads(kept.read_text())
         if content["key"] == key:
             known: dict[str, dict[str, float | None]] = content["scores"]
             return known
-    values = fit_all(sweep.dataset.pixels.astype(np.float64))
-    scores = {name: scorer.scores(value, 0.0) for name, value in values.items()}
+    found = fit_all(sweep.dataset.pixels, sweep.rows, scorer.classes)
+    scores = {name: scorer.scores(evidence) for name, evidence in found.items()}
     text = json.dumps({"key": key, "scores": scores}, indent=1)
     write_whole(kept, text.encode())
     return scores
@@ -248,7 +281,9 @@ def review(sweep: Sweep) -> Review:
     """Bring scores up to date, write tables and report; train nothing."""
     rescored = rescore(sweep)
     baselines = score_baselines(sweep)
-    tables = results.gather(sweep.study, sweep.runs, read_records(sweep.folder), baselines)
+    records = read_records(sweep.folder)
+    together = agreement(sweep, records)
+    tables = results.gather(sweep.study, sweep.runs, records, baselines, together)
     results.write_tables(sweep.folder, tables)
     page = write_report(sweep.study, sweep.runs, sweep.folder, tables, baselines)
     return Review(tables, baselines, page, rescored)

@@ -6,14 +6,16 @@ import importlib.resources
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from models.datasets import Dataset, DatasetSettings
-from models.scores import Metric
+from models.datasets.split import training_rows
+from models.scores import METRICS, OF_TWO_CLASSES, Metric
 from models.settings import Settings, mistake
 from models.spec import Spec, combination_mistakes
 from models.streams import LARGEST_SEED
@@ -24,6 +26,7 @@ from sweeps.mistakes import Mistake, Refused, did_you_mean, sentences, shown
 MOST_SEEDS = 100_000
 MOST_NODES = 200_000
 Note = Callable[[str, str], None]
+ChosenMetric = Metric | Literal["agreement"]
 
 
 class Resources(Settings):
@@ -72,7 +75,8 @@ class StudyFile(Settings):
     seeds: Seeds = tuple(range(30))
     spec: Any = None
     cells: Any = None
-    metric: Metric = "auc_split"
+    metric: ChosenMetric | None = None
+    split: float | None = Field(default=None, gt=0, lt=1)
     low: float = Field(default=0.8, ge=0, le=1)
     orient_by: str | None = None
     resources: Resources = Resources()
@@ -88,6 +92,7 @@ class Study:
     seeds: tuple[int, ...]
     cells: tuple[Cell, ...]
     metric: str
+    split: float | None
     low: float
     orient_by: str | None
     resources: Resources
@@ -101,6 +106,7 @@ class Study:
             "seeds": list(self.seeds),
             "cells": [cell.spec.model_dump(mode="json") for cell in self.cells],
             "metric": self.metric,
+            "split": self.split,
             "low": self.low,
             "orient_by": self.orient_by,
             "resources": self.resources.model_dump(mode="json"),
@@ -155,7 +161,8 @@ def load_study(path: Path) -> tuple[Study, Dataset]:
     if mistakes or file is None or dataset is None:
         raise Refused(mistakes)
     chosen = {name: getattr(file, name) for name in StudyFile.model_fields if name != "spec"}
-    return Study(**{**chosen, "cells": name_cells(cells)}), dataset
+    metric = file.metric or usual_metric(dataset)
+    return Study(**{**chosen, "cells": name_cells(cells), "metric": metric}), dataset
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -266,6 +273,34 @@ def _dataset(raw: dict[str, Any], note: Note) -> Dataset | None:
         note("orient_by", f"unknown covariate '{orient_by}'{known}")
     if metric == "auc_covariate" and orient_by is None:
         note("metric", "auc_covariate needs orient_by: the covariate that gives the code its sign")
-    if len(dataset.class_names) != 2:  # noqa: PLR2004 - every metric so far compares two classes
-        note("dataset.classes", f"expected two classes, got {len(dataset.class_names)}")
+    _check_classes(dataset, raw, note)
     return dataset
+
+
+def usual_metric(dataset: Dataset) -> str:
+    """Return what a study is about that does not say: by what its dataset can tell."""
+    if dataset.labels is None:
+        return "agreement"
+    return "auc_split" if len(dataset.class_names) == 2 else "auc_matched"  # noqa: PLR2004
+
+
+def _check_classes(dataset: Dataset, raw: dict[str, Any], note: Note) -> None:
+    """Note what the labels cannot give: a single class, or a metric of two that has three."""
+    metric, split, classes = raw.get("metric"), raw.get("split"), len(dataset.class_names)
+    if dataset.labels is None:
+        if metric in METRICS:
+            note("metric", f"{metric} needs labels, and the dataset has none; use agreement")
+        return
+    if classes < 2:  # noqa: PLR2004
+        text = "expected two classes or more, or no labels at all"
+        note("dataset.classes", f"{text}, got {classes}")
+        return
+    if metric in OF_TWO_CLASSES and classes > 2:  # noqa: PLR2004
+        others = ", ".join(one for one in METRICS if one not in OF_TWO_CLASSES)
+        text = f"{metric} compares two classes, and the dataset has {classes}"
+        note("metric", f"{text}; choose one of: {others}")
+    if isinstance(split, float) and 0 < split < 1:
+        held_out = np.delete(dataset.labels, training_rows(dataset, split))
+        if len(np.unique(held_out)) < classes:
+            text = "the part that is scored lacks a class"
+            note("split", f"{text}: {len(held_out)} of {len(dataset.labels)} images; lower it")

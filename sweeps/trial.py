@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from models.clusters import evidence
 from models.scores import METRICS, Scorer
 from models.spec import Spec
 from models.train import TRAINER_VERSION, Trained, train
@@ -53,11 +54,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Data:
-    """What every pack of a study reads: pixels (N, D) for training, the scorer for afterwards."""
+    """What every pack of a study reads: pixels (N, D) for training, the scorer for afterwards.
+
+    `rows` are the places of the images to train on, None for all.
+    """
 
     pixels: NDArray[np.float32]
     image_digest: str
     scorer: Scorer
+    rows: NDArray[np.int64] | None = None
 
 
 def run_pack(job: Job, data: Data, progress: Callable[[int], None] | None = None) -> list[Record]:
@@ -67,7 +72,14 @@ def run_pack(job: Job, data: Data, progress: Callable[[int], None] | None = None
     """
     start = time.perf_counter()
     try:
-        members = train(job.spec, job.seeds, data.pixels, device=job.device, progress=progress)
+        members = train(
+            job.spec,
+            job.seeds,
+            data.pixels,
+            rows=data.rows,
+            device=job.device,
+            progress=progress,
+        )
         scored = [_outcome(job.spec, member, data.scorer) for member in members]
         _write_files(job, members)
     except Exception as failure:  # noqa: BLE001 - whatever it is, it becomes the members' record
@@ -91,7 +103,7 @@ def failed_outcome(failure: BaseException) -> Record:
 def _outcome(spec: Spec, member: Trained, scorer: Scorer) -> Record:
     scores: dict[str, float | None] = dict.fromkeys(METRICS)
     if member.code is not None:
-        scores = score_code(spec, member.code[:, 0], scorer)
+        scores = score_code(spec, member.code, scorer)
     return {
         "status": member.status,
         "error": member.reason,
@@ -102,9 +114,9 @@ def _outcome(spec: Spec, member: Trained, scorer: Scorer) -> Record:
 
 
 def score_code(spec: Spec, code: NDArray[np.float32], scorer: Scorer) -> dict[str, float | None]:
-    """Score the class unit's code (N,), at the midpoint of its prior where it has one."""
-    midpoint = spec.prior.mixture().midpoint if spec.prior else None
-    return scorer.scores(code.astype(np.float64), midpoint)
+    """Score the class units of a code (N, C + T), with what their prior says of peaks."""
+    units = code[:, : spec.code.class_units].astype(np.float64)
+    return scorer.scores(evidence(units, spec.class_prior, scorer.classes))
 
 
 def _circumstances(job: Job, data: Data, seconds: float) -> Record:

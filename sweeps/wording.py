@@ -24,6 +24,11 @@ CIRCUMSTANCES = (
     *("device", "cpu_capability", "torch_version", "threads", "kernel_settings", "trainer_version"),
 )
 HALVES = "each half of the labelled images takes its sign from the other; then the mean of both"
+CLUSTERS = (
+    "an image's cluster is the prior's peak of highest posterior (k-means where the prior has "
+    "fewer peaks than there are classes), and clusters are matched to classes by the Hungarian "
+    "method"
+)
 METRICS = {
     "auc_split": f"AUC of the class unit's code; {HALVES}",
     "auc_oracle": (
@@ -37,6 +42,14 @@ METRICS = {
     "average_precision": f"average precision of the class unit's code; {HALVES}",
     "balanced_accuracy": (
         f"balanced accuracy at the midpoint of the prior; {HALVES}; undefined without a prior"
+    ),
+    "auc_matched": f"AUC of each class against the others, by its cluster, averaged; {CLUSTERS}",
+    "accuracy": f"share of the images that lie in their class's cluster; {CLUSTERS}",
+    "ari": f"adjusted Rand index of clusters and classes; {CLUSTERS}",
+    "nmi": f"normalised mutual information of clusters and classes; {CLUSTERS}",
+    "agreement": (
+        "how much a seed's code says the same as the other seeds' codes of its cell: the mean "
+        "|Spearman correlation| of their class units; it reads no labels"
     ),
 }
 
@@ -133,8 +146,8 @@ def protocol(study: Study, baselines: Baselines) -> list[str]:
     return [
         f"{study.metric}: {meaning}.",
         (
-            "Training reads no labels; every run is trained and scored on all images. A seed "
-            "redraws initialisation, batch order and noise."
+            f"Training reads no labels; {_parts(study)}. A seed redraws initialisation, batch "
+            "order and noise."
         ),
         "Collapsed runs count in every number; diverged and failed ones have none.",
         (
@@ -144,6 +157,14 @@ def protocol(study: Study, baselines: Baselines) -> list[str]:
             f"share of seeds above the best baseline{known}."
         ),
     ]
+
+
+def _parts(study: Study) -> str:
+    if study.split is None:
+        return "every run is trained and scored on all images"
+    return (
+        f"every run is trained on the same {study.split:.4g} of the images and scored on the others"
+    )
 
 
 def minutes(seconds: float) -> str:

@@ -1,0 +1,65 @@
+"""What a code says of classes without having seen any: an order of the images, and clusters.
+
+One class unit orders the images by itself; a prior with several peaks names the clusters. Where the
+prior has fewer peaks than there are classes, or there is none, k-means takes its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
+
+from models.distributions import Distribution
+
+STARTS = 10
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """An order of the images (N,) with its natural threshold, and memberships (N, K) of clusters.
+
+    Memberships are log probabilities or minus distances: only their order within a column and the
+    largest of a row count. Each part is None where there is none.
+    """
+
+    order: Array | None
+    threshold: float | None
+    memberships: Array | None
+
+
+def evidence(code: Array, prior: Distribution | None, classes: int) -> Evidence:
+    """Return what the class units (N, C) say where so many classes are looked for.
+
+    Reads no labels, only how many classes there are: 0 or 1 where nobody knows.
+    """
+    code = np.asarray(code, dtype=np.float64)
+    memberships = _memberships(code, prior, classes)
+    if code.shape[1] == 1:
+        return Evidence(code[:, 0], None if prior is None else prior.midpoint, memberships)
+    return Evidence(*odds(memberships), memberships)
+
+
+def odds(memberships: Array | None) -> tuple[Array | None, float | None]:
+    """Return how much rather the second of two clusters it is, (N,), with its threshold 0."""
+    if memberships is None or memberships.shape[1] != 2:  # noqa: PLR2004
+        return None, None
+    return memberships[:, 1] - memberships[:, 0], 0.0
+
+
+def _memberships(code: Array, prior: Distribution | None, classes: int) -> Array | None:
+    """Return log posteriors of the prior's peaks, or minus the distances to means of k-means."""
+    if prior is not None and prior.peaks >= max(2, classes):
+        joint = prior.log_joint(torch.from_numpy(code))
+        posterior: Array = joint.log_softmax(-1).numpy()
+        return posterior
+    if classes < 2 or len(np.unique(code, axis=0)) < classes:  # noqa: PLR2004
+        return None
+    # On one thread: scikit-learn's own are slower beside a sweep, and may add in another order.
+    with threadpool_limits(limits=1):
+        return -np.asarray(KMeans(classes, n_init=STARTS, random_state=0).fit_transform(code))

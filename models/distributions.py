@@ -1,0 +1,229 @@
+"""Distributions in a few dimensions: what a prior gives, and all that others ask of it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import ndtr
+from torch import Tensor
+
+LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+FAR = 40  # scales from a mean: nothing of a Gaussian is left there, even in float64
+CLIMBS = 1000
+
+Array = NDArray[np.float64]
+
+
+class Distribution(Protocol):
+    """A distribution of codes (..., U)."""
+
+    @property
+    def units(self) -> int:
+        """Return the dimension U."""
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Return the share of each component."""
+
+    @property
+    def variance(self) -> float:
+        """Return the variance of a unit, averaged over the units."""
+
+    @property
+    def peaks(self) -> int:
+        """Return how many components a code can belong to."""
+
+    @property
+    def modes(self) -> int:
+        """Count the local maxima of the density; a flat one counts as one."""
+
+    @property
+    def midpoint(self) -> float:
+        """Return the middle of the first unit: halfway between the outermost components."""
+
+    def __hash__(self) -> int:
+        """Distributions are values: equal ones share their tables."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return the log density of (..., U) as (...)."""
+
+    def log_joint(self, z: Tensor) -> Tensor:
+        """Return log weight plus log density of every component, (..., U) to (..., peaks)."""
+
+    def quantile(self, share: Array) -> Array:
+        """Return where the distribution function of a single unit reaches share (0 to 1)."""
+
+    def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Draw (*shape, U), float32 on the CPU."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A mixture of Gaussians: means (K, U), and a scale and a weight for each of the K."""
+
+    means: tuple[tuple[float, ...], ...]
+    scales: tuple[float, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def units(self) -> int:
+        """Return the dimension U."""
+        return len(self.means[0])
+
+    @property
+    def peaks(self) -> int:
+        """Return the number of components K."""
+        return len(self.means)
+
+    @property
+    def variance(self) -> float:
+        """Return the variance of a unit, averaged over the units: within and between components."""
+        means, weights = np.array(self.means), np.array(self.weights)
+        between = weights @ (means - weights @ means) ** 2
+        return float(between.mean() + weights @ np.square(self.scales))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return the log density of (..., U) as (...)."""
+        return functools.reduce(_log_add_exp, self._terms(z))
+
+    def log_joint(self, z: Tensor) -> Tensor:
+        """Return log weight plus log density of every component, (..., U) to (..., K)."""
+        return torch.stack(self._terms(z), -1)
+
+    def _terms(self, z: Tensor) -> list[Tensor]:
+        terms = []
+        for mean, scale, weight in zip(self.means, self.scales, self.weights, strict=True):
+            # Unit by unit, not as a sum over an axis: each element by itself, whatever the layout.
+            squares = [((z[..., u] - m) / scale).square() for u, m in enumerate(mean)]
+            constant = math.log(weight) - self.units * (math.log(scale) + LOG_SQRT_2PI)
+            terms.append(functools.reduce(torch.add, squares).mul(-0.5) + constant)
+        return terms
+
+    def cdf(self, z: Array) -> Array:
+        """Return the distribution function of a single unit at z."""
+        parts = zip(self.means, self.scales, self.weights, strict=True)
+        total: Array = sum(
+            (weight * ndtr((z - mean[0]) / scale) for mean, scale, weight in parts),
+            np.zeros_like(z),
+        )
+        return total
+
+    def quantile(self, share: Array) -> Array:
+        """Return where the distribution function of a single unit reaches share (0 to 1).
+
+        Bisection over ±40 scales around the components, to the last bit of float64.
+        """
+        places = [mean[0] for mean in self.means]
+        reach = FAR * max(self.scales)
+        low = np.full_like(share, min(places) - reach)
+        high = np.full_like(share, max(places) + reach)
+        for _ in range(80):
+            middle = (low + high) / 2
+            below = self.cdf(middle) < share
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        result: Array = (low + high) / 2
+        return result
+
+    def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Draw (*shape, U), float32 on the CPU."""
+        means, scales = torch.tensor(self.means), torch.tensor(self.scales)
+        noise = torch.randn((*shape, self.units), generator=generator)
+        if self.peaks == 1:
+            return means[0] + scales[0] * noise
+        edges = torch.tensor(np.cumsum(self.weights)[:-1], dtype=torch.float32)
+        which = torch.bucketize(torch.rand(shape, generator=generator), edges, right=True)
+        return means[which] + scales[which].unsqueeze(-1) * noise
+
+    @functools.cached_property
+    def modes(self) -> int:
+        """Count the local maxima of the density that lie uphill of the components' means."""
+        if self.peaks == 1:
+            return 1
+        return self._modes_of_a_line() if self.units == 1 else self._modes_uphill()
+
+    def _modes_of_a_line(self) -> int:
+        """Count rises that turn to falls on a grid of a hundredth of the least scale."""
+        grids = [
+            mean[0] + scale * np.linspace(-3, 3, 601)
+            for mean, scale in zip(self.means, self.scales, strict=True)
+        ]
+        grid = np.unique(np.concatenate(grids))
+        density = self.log_prob(torch.from_numpy(grid).unsqueeze(-1)).numpy()
+        rising = np.diff(density) > 0
+        return int(np.sum(rising[:-1] & ~rising[1:]))
+
+    def _modes_uphill(self) -> int:
+        """Climb from every mean by mean shift; count the summits that differ."""
+        means, scales = torch.tensor(self.means).double(), torch.tensor(self.scales).double()
+        place = means.clone()
+        for _ in range(CLIMBS):
+            pull = self.log_joint(place).softmax(-1) / scales.square()  # (K, K)
+            place = pull @ means / pull.sum(-1, keepdim=True)
+        apart = torch.cdist(place, place) > 0.01 * scales.min()
+        return sum(bool(apart[k, :k].all()) for k in range(self.peaks))
+
+    @property
+    def midpoint(self) -> float:
+        """Return the point of the first unit halfway between the outermost components."""
+        places = [mean[0] for mean in self.means]
+        return (min(places) + max(places)) / 2
+
+
+@dataclass(frozen=True)
+class Box:
+    """The uniform distribution between low and high in every unit."""
+
+    low: float
+    high: float
+    units: int
+
+    peaks = modes = 1
+    weights = (1.0,)
+
+    @property
+    def variance(self) -> float:
+        """Return the variance of a unit."""
+        return (self.high - self.low) ** 2 / 12
+
+    @property
+    def midpoint(self) -> float:
+        """Return the middle."""
+        return (self.low + self.high) / 2
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return the log density of (..., U) as (...): minus infinity outside."""
+        inside = ((z >= self.low) & (z <= self.high)).all(-1)
+        height = -self.units * math.log(self.high - self.low)
+        return torch.where(inside, z.new_tensor(height), z.new_tensor(-torch.inf))
+
+    def log_joint(self, z: Tensor) -> Tensor:
+        """Return the log density as that of a single component, (..., U) to (..., 1)."""
+        return self.log_prob(z).unsqueeze(-1)
+
+    def cdf(self, z: Array) -> Array:
+        """Return the distribution function of a single unit at z."""
+        share: Array = np.clip((z - self.low) / (self.high - self.low), 0, 1)
+        return share
+
+    def quantile(self, share: Array) -> Array:
+        """Return where the distribution function of a single unit reaches share (0 to 1)."""
+        place: Array = self.low + share * (self.high - self.low)
+        return place
+
+    def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Draw (*shape, U), float32 on the CPU."""
+        share = torch.rand((*shape, self.units), generator=generator)
+        return self.low + share * (self.high - self.low)
+
+
+def _log_add_exp(a: Tensor, b: Tensor) -> Tensor:
+    # torch.logaddexp rounds its last few values differently from the rest (a scalar tail), which
+    # would let a member's place in the pack show; exp and log1p do not.
+    high = torch.maximum(a, b)
+    return high + (a - b).abs().neg().exp().log1p()
