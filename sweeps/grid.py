@@ -1,7 +1,8 @@
 """From blocks with axes to an explicit list of configurations, each value with where it stands.
 
 A list where one value is expected is an axis; where the field is itself a list, a list of lists
-is; where it may be a list of lists, one level deeper. Axes multiply inside a block; blocks are chained; each block is deep-merged over `spec`.
+is; where it may be a list of lists, one level deeper. Axes multiply inside a block; blocks are
+chained; each block is deep-merged over `spec`.
 """
 
 from __future__ import annotations

@@ -15,16 +15,18 @@ from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from models.divergences import Divergence
 from models.networks import ACTIVATIONS, Network
 from models.objectives import OBJECTIVES
 from models.priors import Prior
 from models.settings import Settings
-from models.spec import Spec
+from models.spec import Spec, combination_mistakes
 
 RUN_ALL = bool(os.environ.get("SEEDSWEEP_ALL"))
 STEPS = 20
+ACTIVATIONS_TRIED = (*ACTIVATIONS, {"encoder": "tanh", "decoder": "elu"})
 TIMES_COVERED = 2  # each entry of each table, and each shape, in the sample that runs by default
 
 
@@ -38,21 +40,24 @@ class Shape:
     pixels: int
     images: int
     warm_up: int = 0
+    class_units: int = 1  # more only where the prior has a form for them
+    style: str = "free"  # normal only where the objective has a prior
 
     def __str__(self) -> str:
         widths = "-".join(map(str, self.hidden))
-        return f"{self.pixels}px-{widths}-{self.style_units}-b{self.batch_size}-n{self.images}"
+        code = f"{self.class_units}+{self.style_units}{self.style[0]}"
+        return f"{self.pixels}px-{widths}-{code}-b{self.batch_size}-n{self.images}"
 
 
 SHAPES = (
     Shape((13,), 0, 16, 49, 37),
-    Shape((30, 13), 2, 16, 49, 101, warm_up=7),
+    Shape((30, 13), 2, 16, 49, 101, warm_up=7, class_units=2),
     Shape((50, 30), 0, 32, 64, 77),
-    Shape((50, 30), 2, 48, 49, 37, warm_up=30),
+    Shape((50, 30), 2, 48, 49, 37, warm_up=30, style="normal"),
     Shape((13,), 2, 48, 64, 301),
-    Shape((30, 13), 0, 32, 33, 259),
+    Shape((30, 13), 0, 32, 33, 259, class_units=3),
     Shape((64, 32), 0, 32, 64, 101, warm_up=7),
-    Shape((64, 32), 2, 16, 25, 97),
+    Shape((64, 32), 1, 16, 25, 97, class_units=2, style="normal"),
 )
 
 
@@ -100,25 +105,41 @@ def variants(row: type[Settings]) -> list[dict[str, Any]]:
 
 
 def shifted(row: type[Settings]) -> dict[str, Any]:
-    """Return settings of a row with every number moved off its default."""
+    """Return settings of a row with every number moved off its default, in lists as well."""
     numbers = {
         name: field.default * 0.75 + 0.3
         for name, field in row.model_fields.items()
         if isinstance(field.default, float)
     }
-    return {**variants(row)[0], **numbers}
+    lists = {
+        name: [value * 0.75 + 0.3 for value in field.default]
+        for name, field in row.model_fields.items()
+        if isinstance(field.default, tuple) and all(isinstance(x, float) for x in field.default)
+    }
+    return {**variants(row)[0], **numbers, **lists}
 
 
 def _rows() -> list[tuple[tuple[tuple[str, str], ...], dict[str, Any]]]:
+    """Return every prior with every divergence and network, activations in turn; then each of them.
+
+    An activation acts layer by layer and knows nothing of what the code is pushed towards, so not
+    every triple is needed.
+    """
     rows = []
+    turns = itertools.cycle(ACTIVATIONS_TRIED)
     for objective, row in OBJECTIVES.items():
         pairs: list[dict[str, Any]] = [{}]
         if row.compares is not None:
-            priors = [one for kind in classes(Prior) for one in (variants(kind)[0], shifted(kind))]
+            priors = [one for kind in classes(Prior) for one in _distinct(kind)]
             suited = [one for one in classes(Divergence) if one.compares == row.compares]
             divergences = [settings for kind in suited for settings in variants(kind)]
-            pairs = [{"prior": p, "divergence": d} for p in priors for d in divergences]
-        for pair, network, activation in itertools.product(pairs, _networks(), ACTIVATIONS):
+            every = [{"prior": p, "divergence": d} for p in priors for d in divergences]
+            pairs = [
+                pair for pair in every if not combination_mistakes({"objective": objective, **pair})
+            ]
+        chosen = [(pair, network, next(turns)) for pair in pairs for network in _networks()]
+        chosen += [(pairs[0], n, a) for n in _networks() for a in ACTIVATIONS_TRIED]
+        for pair, network, activation in chosen:
             settings = {
                 "objective": objective,
                 "activation": activation,
@@ -126,8 +147,14 @@ def _rows() -> list[tuple[tuple[tuple[str, str], ...], dict[str, Any]]]:
                 **pair,
             }
             entries = tuple((table, _text(value)) for table, value in settings.items())
-            rows.append((entries, settings))
+            if (entries, settings) not in rows:
+                rows.append((entries, settings))
     return rows
+
+
+def _distinct(kind: type[Settings]) -> list[dict[str, Any]]:
+    settings = [variants(kind)[0], shifted(kind)]
+    return settings[:1] if settings[0] == settings[1] else settings
 
 
 def _networks() -> list[dict[str, Any]]:
@@ -147,7 +174,9 @@ def _has(kind: type[Settings], field: str) -> bool:
 
 
 def _text(settings: str | dict[str, Any]) -> str:
-    return settings if isinstance(settings, str) else "/".join(map(str, settings.values()))
+    if isinstance(settings, str):
+        return settings
+    return "/".join(str(value).replace(" ", "") for value in settings.values())
 
 
 @functools.cache
@@ -160,12 +189,28 @@ def _case(entries: tuple[tuple[str, str], ...], settings: dict[str, Any], shape:
     network = settings["network"]
     if network["kind"] == "mlp":
         network = {**network, "hidden": shape.hidden}
-    divergence = settings.get("divergence")
+    divergence, prior = settings.get("divergence"), settings.get("prior")
     warm = {"divergence": {**divergence, "warm_up": shape.warm_up}} if divergence else {}
-    code = {"style_units": shape.style_units}
+    prior = _spread(prior, shape.class_units) if prior else None
+    units = shape.class_units if _fits(prior, shape.class_units) else 1
+    style = shape.style if prior else "free"
+    code = {"class_units": units, "style_units": shape.style_units, "style": style}
     training = {"batch_size": shape.batch_size, "steps": STEPS}
     whole = {**settings, **warm, "network": network, "code": code, "training": training}
-    return Case(entries, whole, shape)
+    return Case(entries, {**whole, "prior": prior} if prior else whole, shape)
+
+
+def _spread(prior: dict[str, Any], units: int) -> dict[str, Any]:
+    """Return a prior whose means are listed with a number for each unit."""
+    own = TypeAdapter(Prior).validate_python(prior)
+    if units == 1 or "means" not in type(own).model_fields:
+        return prior
+    means = [[m * (1 - 0.4 * u) + 0.3 * u for u in range(units)] for m in own.means]
+    return {**prior, "means": means}
+
+
+def _fits(prior: dict[str, Any] | None, units: int) -> bool:
+    return prior is None or TypeAdapter(Prior).validate_python(prior).misfit(units) is None
 
 
 @functools.cache

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +22,17 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri, roots_hermite
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, MixtureSameFamily, Normal, kl_divergence
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    Normal,
+    Uniform,
+    kl_divergence,
+)
 
+from models import priors
 from models.members import Member, Pack
 from models.spec import Spec
 
@@ -40,8 +51,10 @@ class PlainAutoencoder(nn.Module):
         self.named: dict[str, nn.Module] = {}
         self.encoder = self._stack("encoder", [pixels, *hidden])
         self.mean = self._add("code.mean", nn.Linear(hidden[-1], units))
+        style = spec.code.style_units if spec.code.style == "normal" else 0
+        self.spread_units = self.class_units + style
         if spec.objective == "vae":
-            log_variance = nn.Linear(hidden[-1], self.class_units)
+            log_variance = nn.Linear(hidden[-1], self.spread_units)
             self.log_variance = self._add("code.log_variance", log_variance)
         decoder = self._stack("decoder", [units, *reversed(hidden)])
         self.decoder = nn.Sequential(
@@ -60,8 +73,12 @@ class PlainAutoencoder(nn.Module):
             layers.append(self._add(f"{name}.{place}", nn.Linear(fan_in, fan_out, bias=not norm)))
             if norm:
                 layers.append(self._add(f"{name}.{place}.norm", nn.BatchNorm1d(fan_out)))
-            layers.append(_Activation(self.spec.activation))
+            layers.append(_Activation(self._activation(name)))
         return nn.Sequential(*layers)
+
+    def _activation(self, part: str) -> str:
+        chosen = self.spec.activation
+        return chosen if isinstance(chosen, str) else str(getattr(chosen, part))
 
     def tensors(self, *, gradients: bool = False) -> dict[str, Tensor]:
         """Return each parameter and statistic (or the parameters' gradients) under our name.
@@ -82,22 +99,30 @@ class PlainAutoencoder(nn.Module):
                 found[f"{name}.{word}"] = tensor.T if tensor.ndim > 1 else tensor
         return found
 
-    def losses(self, x: Tensor, noise: Tensor | None, step: int) -> dict[str, Tensor]:
+    def losses(
+        self, x: Tensor, noise: Tensor | None, drawn: list[Tensor | None], step: int
+    ) -> dict[str, Tensor]:
         """Return total, reconstruction and, with a prior, unweighted divergence."""
         hidden = self.encoder(x)
         mean = z = self.mean(hidden)
         log_variance = None
         if noise is not None:
             log_variance = self.log_variance(hidden)
-            drawn = mean[:, : self.class_units] + noise * torch.sqrt(torch.exp(log_variance))
-            z = torch.cat([drawn, mean[:, self.class_units :]], 1)
+            moved = mean[:, : self.spread_units] + noise * torch.sqrt(torch.exp(log_variance))
+            z = torch.cat([moved, mean[:, self.spread_units :]], 1)
         error = 0.5 * torch.pow(x - self.decoder(z), 2).sum() / len(x)
         divergence = self.spec.divergence
         if divergence is None:
             return {"total": error, "reconstruction": error}
-        compared = mean[:, : self.class_units]
-        formula = DIVERGENCES[divergence.kind]
-        distance = formula(divergence, self.spec.prior, compared, log_variance)
+        formula, parts = DIVERGENCES[divergence.kind], [(0, self.class_units, self.spec.prior)]
+        if self.spec.code.style == "normal" and self.spec.code.style_units:
+            parts.append((self.class_units, mean.shape[1], STANDARD))
+        distance = torch.zeros((), dtype=DOUBLE)
+        for (start, end, prior), random in zip(parts, drawn, strict=True):
+            shape = Prior(prior, end - start)
+            spread = None if log_variance is None else log_variance[:, start:end]
+            own = Codes(mean[:, start:end], spread, z[:, start:end], random)
+            distance = distance + formula(divergence, shape, own)
         warm = step / divergence.warm_up if step < divergence.warm_up else 1.0
         total = error + divergence.weight * warm * distance
         return {"total": total, "reconstruction": error, "divergence": distance}
@@ -113,53 +138,134 @@ class _Activation(nn.Module):
         return y
 
 
-def normal(settings: Any) -> Distribution:
-    return Normal(torch.tensor(settings.mean, dtype=DOUBLE), settings.scale)
+class Prior(NamedTuple):
+    """A prior's settings, and how many units it is the prior of."""
+
+    settings: Any
+    units: int
 
 
-def bimodal(settings: Any) -> Distribution:
-    means = torch.tensor([-settings.m, settings.m], dtype=DOUBLE)
-    return MixtureSameFamily(Categorical(torch.ones(2, dtype=DOUBLE)), Normal(means, settings.s))
+class Codes(NamedTuple):
+    """One member's codes in the units that are compared, (B, U), and what it drew for that."""
+
+    mean: Tensor
+    log_variance: Tensor | None
+    sample: Tensor
+    drawn: Tensor | None
 
 
-def kl(settings: Any, shape: Any, mean: Tensor, log_variance: Tensor | None) -> Tensor:
-    """Negative entropy minus E_q[log p]; the expectation with as many nodes as the settings say."""
-    assert log_variance is not None
-    prior = distribution(shape)
-    q = Normal(mean, torch.exp(log_variance / 2))
-    if isinstance(prior, Normal):
-        return kl_divergence(q, prior).sum() / len(mean)
-    nodes, weights = (torch.from_numpy(part) for part in roots_hermite(settings.nodes))
-    z = mean[..., None] + q.scale[..., None] * math.sqrt(2) * nodes
-    cross = (prior.log_prob(z) * weights).sum(-1) / math.sqrt(math.pi)
+STANDARD = priors.Normal()  # its settings alone
+
+
+def normal(settings: Any, units: int) -> Distribution:
+    means = torch.full((units,), settings.mean, dtype=DOUBLE)
+    return Independent(Normal(means, settings.scale), 1)
+
+
+def bimodal(settings: Any, units: int) -> Distribution:
+    assert units == 1
+    return mixed([[-settings.m], [settings.m]], [settings.s] * 2, [0.5, 0.5])
+
+
+def mixture(settings: Any, units: int) -> Distribution:
+    means = [list(mean) if units > 1 else [mean] for mean in settings.means]
+    return mixed(means, settings.scales, settings.weights)
+
+
+def mixed(means: Any, scales: Any, weights: Any) -> Distribution:
+    places, widths = (torch.tensor(part, dtype=DOUBLE) for part in (means, scales))
+    parts = Independent(Normal(places, widths[:, None].expand_as(places)), 1)
+    return MixtureSameFamily(Categorical(torch.tensor(weights, dtype=DOUBLE)), parts)
+
+
+def uniform(settings: Any, units: int) -> Distribution:
+    ends = (torch.full((units,), end, dtype=DOUBLE) for end in (settings.low, settings.high))
+    return Independent(Uniform(*ends), 1)
+
+
+def kl(settings: Any, shape: Prior, codes: Codes) -> Tensor:
+    """Negative entropy minus E_q[log p]; the expectation with as many nodes as the settings say.
+
+    On several units the expectation is that of the one sample that was drawn.
+    """
+    assert codes.log_variance is not None
+    prior, mean = distribution(shape), codes.mean
+    q = Normal(mean, torch.exp(codes.log_variance / 2))
+    if isinstance(prior, Independent):
+        return kl_divergence(Independent(q, 1), prior).sum() / len(mean)
     entropy: Tensor = q.entropy()  # type: ignore[no-untyped-call]
-    return -(entropy + cross).sum() / len(mean)
+    if shape.units > 1:
+        return -(entropy.sum() + prior.log_prob(codes.sample).sum()) / len(mean)
+    nodes, weights = (torch.from_numpy(part) for part in roots_hermite(settings.nodes))
+    z = mean + q.scale * math.sqrt(2) * nodes
+    cross = (prior.log_prob(z[..., None]) * weights).sum(-1) / math.sqrt(math.pi)
+    return -(entropy.sum() + cross.sum()) / len(mean)
 
 
-def wasserstein(settings: Any, shape: Any, mean: Tensor, _: Tensor | None) -> Tensor:
-    """Match the code of rank r with the quantile at (r + 1/2) / B."""
-    codes = mean[:, 0]
-    ranks = codes.detach().numpy().argsort().argsort()
-    targets = torch.from_numpy(quantiles(shape, len(codes))[ranks])
-    return torch.pow(torch.abs(codes - targets), settings.p).mean()
+def wasserstein(settings: Any, shape: Prior, codes: Codes) -> Tensor:
+    """Match the code of rank r with the quantile at (r + 1/2) / B, or with the draw of rank r."""
+    if codes.drawn is None:
+        one = codes.sample[:, 0]
+        targets = torch.from_numpy(quantiles(shape, len(one))[ranks(one)])
+        return torch.pow(torch.abs(one - targets), settings.p).mean()
+    ways, draws = codes.drawn[: settings.directions], codes.drawn[settings.directions :]
+    total = torch.zeros((), dtype=DOUBLE)
+    for way in ways:
+        own, other = codes.sample @ way, np.sort((draws @ way).numpy())
+        gap = torch.abs(own - torch.from_numpy(other[ranks(own)]))
+        total = total + torch.pow(gap, settings.p).mean()
+    return total / len(ways)
+
+
+def ranks(values: Tensor) -> NDArray[np.int64]:
+    return values.detach().numpy().argsort().argsort()
+
+
+def mmd(settings: Any, shape: Prior, codes: Codes) -> Tensor:
+    """Average the kernel over all pairs of different images, written with matrix products."""
+    assert codes.drawn is not None
+    count, base = len(codes.sample), 2 * shape.units * variance(shape)
+
+    def kernel(x: Tensor, y: Tensor) -> Tensor:
+        square = (x * x).sum(1)[:, None] + (y * y).sum(1)[None] - 2 * x @ y.T
+        parts = [s * base / (s * base + square) for s in settings.scales]
+        return torch.stack(parts).sum(0)
+
+    def apart(x: Tensor) -> Tensor:
+        return (kernel(x, x).sum() - count * len(settings.scales)) / (count * (count - 1))
+
+    return apart(codes.sample) + apart(codes.drawn) - 2 * kernel(codes.sample, codes.drawn).mean()
+
+
+def variance(shape: Prior) -> float:
+    """Return the variance of a unit, averaged: torch's own, of the whole distribution."""
+    own: Tensor = distribution(shape).variance
+    return float(own.mean())
 
 
 @functools.cache
-def distribution(shape: Any) -> Distribution:
-    return PRIORS[shape.kind](shape)
+def _distribution(kind: str, text: str, units: int) -> Distribution:
+    return PRIORS[kind](SimpleNamespace(**json.loads(text)), units)
+
+
+def distribution(shape: Prior) -> Distribution:
+    text = json.dumps(shape.settings.model_dump(), sort_keys=True)
+    return _distribution(shape.settings.kind, text, shape.units)
 
 
 @functools.cache
-def quantiles(shape: Any, count: int) -> NDArray[np.float64]:
-    """Invert the distribution function: by its inverse for one Gaussian, else by root finding."""
+def quantiles(shape: Prior, count: int) -> NDArray[np.float64]:
+    """Invert the distribution function: by its inverse for one piece, else by root finding."""
+    settings, shares = shape.settings, (np.arange(count) + 0.5) / count
+    if settings.kind == "normal":
+        return np.asarray(settings.mean + settings.scale * ndtri(shares))
+    if settings.kind == "uniform":
+        return np.asarray(settings.low + (settings.high - settings.low) * shares)
     prior = distribution(shape)
-    shares = (np.arange(count) + 0.5) / count
-    if shape.kind == "normal":
-        return np.asarray(shape.mean + shape.scale * ndtri(shares))
     assert isinstance(prior, MixtureSameFamily)
     parts = prior.component_distribution
-    assert isinstance(parts, Normal)
-    means, scales = parts.loc.numpy(), parts.scale.numpy()
+    assert isinstance(parts, Independent)
+    means, scales = parts.base_dist.loc.numpy()[:, 0], parts.base_dist.scale.numpy()[:, 0]
     weights = prior.mixture_distribution.probs.numpy()
 
     def gap(z: float, share: float) -> float:
@@ -169,8 +275,10 @@ def quantiles(shape: Any, count: int) -> NDArray[np.float64]:
 
 
 # A new prior or divergence needs its second, independent formula here.
-PRIORS: dict[str, Callable[[Any], Distribution]] = {"normal": normal, "bimodal": bimodal}
-DIVERGENCES: dict[str, Callable[..., Tensor]] = {"kl": kl, "wasserstein": wasserstein}
+PRIORS: dict[str, Callable[[Any, int], Distribution]] = {
+    "normal": normal, "bimodal": bimodal, "mixture": mixture, "uniform": uniform,
+}  # fmt: skip
+DIVERGENCES: dict[str, Callable[..., Tensor]] = {"kl": kl, "wasserstein": wasserstein, "mmd": mmd}
 
 
 @dataclass
@@ -195,10 +303,12 @@ class PlainMember:
         adam = torch.optim.Adam(module.parameters(), lr=rate, fused=False, foreach=False)
         return PlainMember(module, adam)
 
-    def advance(self, images: Tensor, noise: Tensor | None, step: int) -> dict[str, float]:
+    def advance(
+        self, images: Tensor, noise: Tensor | None, drawn: list[Tensor | None], step: int
+    ) -> dict[str, float]:
         """Take one optimiser step; return the losses before it."""
         self.adam.zero_grad()
-        losses = self.module.losses(images, noise, step)
+        losses = self.module.losses(images, noise, drawn, step)
         losses["total"].backward()  # type: ignore[no-untyped-call]
         self.adam.step()
         return {name: float(value.detach()) for name, value in losses.items()}
@@ -211,7 +321,9 @@ def plain_losses(spec: Spec, seed: int, images: NDArray[np.float32]) -> list[flo
     draws, plain = Pack(spec, [member], data), PlainMember.of(spec, member, data.shape[1])
     losses = []
     for step in range(spec.training.steps):
-        noise = draws.next_noise()
+        noise, drawn = draws.next_noise(), draws.next_drawn()
         batch = draws.next_batch()[0].clone()
-        losses.append(plain.advance(batch, None if noise is None else noise[0], step)["total"])
+        own = [None if part is None else part[0] for part in drawn]
+        one = plain.advance(batch, None if noise is None else noise[0], own, step)
+        losses.append(one["total"])
     return losses

@@ -43,11 +43,17 @@ def started(case: Case, seeds: tuple[int, ...]) -> tuple[Pack, Pack, list[PlainM
     return Pack(spec, members, images), Pack(spec, members, images), plain
 
 
-def draws(twin: Pack) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
-    """Return each member's next batch and noise."""
-    batch, noise = twin.next_batch().clone(), twin.next_noise()
+Drawn = tuple[torch.Tensor, torch.Tensor | None, list[torch.Tensor | None]]
+
+
+def draws(twin: Pack) -> list[Drawn]:
+    """Return each member's next batch, noise, and what it draws to compare its codes with."""
+    batch, noise, drawn = twin.next_batch().clone(), twin.next_noise(), twin.next_drawn()
     noises = [None] * len(batch) if noise is None else list(noise)
-    return list(zip(batch, noises, strict=True))
+    parts = [
+        [None if part is None else part[place] for part in drawn] for place in range(len(batch))
+    ]
+    return list(zip(batch, noises, parts, strict=True))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
