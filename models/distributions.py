@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 FAR = 40  # scales from a mean: nothing of a Gaussian is left there, even in float64
 CLIMBS = 1000
+NOTHING = -80.0  # beside a term of 0; below -87 exp makes subnormal numbers, at ten times the cost
 
 Array = NDArray[np.float64]
 
@@ -90,13 +91,15 @@ class Mixture:
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Return the log density of (..., U) as (...)."""
-        return functools.reduce(_log_add_exp, self._terms(z))
+        value: Tensor = _MixtureLogDensity.apply(z, self)  # type: ignore[no-untyped-call]
+        return value
 
     def log_joint(self, z: Tensor) -> Tensor:
         """Return log weight plus log density of every component, (..., U) to (..., K)."""
-        return torch.stack(self._terms(z), -1)
+        return torch.stack(self.terms(z), -1)
 
-    def _terms(self, z: Tensor) -> list[Tensor]:
+    def terms(self, z: Tensor) -> list[Tensor]:
+        """Return log weight plus log density of each component, (...) each."""
         terms = []
         for mean, scale, weight in zip(self.means, self.scales, self.weights, strict=True):
             # Unit by unit, not as a sum over an axis: each element by itself, whatever the layout.
@@ -222,8 +225,38 @@ class Box:
         return self.low + share * (self.high - self.low)
 
 
-def _log_add_exp(a: Tensor, b: Tensor) -> Tensor:
-    # torch.logaddexp rounds its last few values differently from the rest (a scalar tail), which
-    # would let a member's place in the pack show; exp and log1p do not.
-    high = torch.maximum(a, b)
-    return high + (a - b).abs().neg().exp().log1p()
+class _MixtureLogDensity(torch.autograd.Function):
+    """The log of a sum of Gaussians with its gradient, in one pass over the components.
+
+    Element by element, and by exp and log1p: torch's logsumexp and logaddexp round the last few
+    values differently from the rest (a scalar tail), which would let a member's place in the pack
+    show.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, mixture: Mixture) -> Tensor:
+        terms = mixture.terms(z)
+        high = functools.reduce(torch.maximum, terms)
+        parts = [(term - high).clamp_(min=NOTHING).exp_() for term in terms]
+        total = functools.reduce(torch.add, parts)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(_slope(z, mixture, parts, total))
+        return high + (total - 1).log1p_()  # one of the parts is 1
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        return slope * grads[0].unsqueeze(-1), None
+
+
+def _slope(z: Tensor, mixture: Mixture, parts: list[Tensor], total: Tensor) -> Tensor:
+    """Return the gradient of the log density, (..., U): pulls to the means by their posteriors."""
+    slope = torch.empty_like(z)
+    for u in range(mixture.units):
+        place = z[..., u]
+        pulls = [
+            part * (mean[u] - place) / scale**2
+            for part, mean, scale in zip(parts, mixture.means, mixture.scales, strict=True)
+        ]
+        slope[..., u] = functools.reduce(torch.add, pulls) / total
+    return slope

@@ -174,7 +174,7 @@ class _ImqDiscrepancy(torch.autograd.Function):
         off = 1 - torch.eye(count).to(codes)
         own, own_slope = _imq(codes, codes, widths)
         cross, cross_slope = _imq(codes, drawn, widths)
-        others, _ = _imq(drawn, drawn, widths)
+        others, _ = _imq(drawn, drawn, widths, slope=False)
         pairs, every = 1 / (count * (count - 1)), 2 / count**2
         # d|x - y|^2 / dx = 2 (x - y), and a code is on both sides of its own pairs.
         pull = _pull(codes, codes, own_slope * off) * (2 * 2 * pairs)
@@ -188,16 +188,18 @@ class _ImqDiscrepancy(torch.autograd.Function):
         return pull * grads[0][:, None, None], None, None
 
 
-def _imq(x: Tensor, y: Tensor, widths: list[float]) -> tuple[Tensor, Tensor]:
+def _imq(x: Tensor, y: Tensor, widths: list[float], *, slope: bool = True) -> tuple[Tensor, Tensor]:
     """Return the kernel of all pairs and its slope by the squared distance, (S, B, B) each."""
     gaps = [x[:, :, None, u] - y[:, None, :, u] for u in range(x.shape[2])]
     apart = functools.reduce(torch.add, [gap.square() for gap in gaps])
-    value, slope = torch.zeros_like(apart), torch.zeros_like(apart)
+    value, steepness = torch.zeros_like(apart), torch.zeros_like(apart)
+    part, product = torch.empty_like(apart), torch.empty_like(apart)
     for width in widths:
-        part = (apart + width).reciprocal_()
-        value += part * width
-        slope -= part.square_() * width
-    return value, slope
+        torch.add(apart, width, out=part).reciprocal_()
+        value += torch.mul(part, width, out=product)
+        if slope:
+            steepness -= product.mul_(part)
+    return value, steepness
 
 
 def _pull(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
