@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 Path = tuple[int | str, ...]
 
+MOST_LETTERS = 900  # of a sentence
 NAME_RULE = "lower-case letters, digits and hyphens"
 
 
@@ -19,9 +20,15 @@ class Refused(Exception):  # noqa: N818 - what happened, in the words of the com
     """What was asked cannot be done: one message a mistake, exit code 2, no traceback."""
 
     def __init__(self, mistakes: Iterable[str]) -> None:
-        """Keep every mistake once, in the order found."""
-        self.mistakes = list(dict.fromkeys(mistakes))
+        """Keep every mistake once, in the order found, each one line that a terminal can show."""
+        self.mistakes = list(dict.fromkeys(map(_harmless, mistakes)))
         super().__init__("\n".join(self.mistakes))
+
+
+def _harmless(sentence: str) -> str:
+    """Return a sentence without control codes from the file that it quotes, and not endless."""
+    plain = "".join(letter if letter.isprintable() else "?" for letter in sentence)
+    return plain if len(plain) <= MOST_LETTERS else f"{plain[:MOST_LETTERS]} ..."
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
