@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -10,10 +9,13 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
+from models import settings
+
 Path = tuple[int | str, ...]
 
 MOST_LETTERS = 900  # of a sentence
 NAME_RULE = "lower-case letters, digits and hyphens"
+did_you_mean = settings.did_you_mean
 
 
 class Refused(Exception):  # noqa: N818 - what happened, in the words of the command's contract
@@ -29,14 +31,6 @@ def _harmless(sentence: str) -> str:
     """Return a sentence without control codes from the file that it quotes, and not endless."""
     plain = "".join(letter if letter.isprintable() else "?" for letter in sentence)
     return plain if len(plain) <= MOST_LETTERS else f"{plain[:MOST_LETTERS]} ..."
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` where a known word is close, and the known words."""
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    guess = f"; did you mean '{close[0]}'?" if close else ";"
-    return f"{guess} known: {', '.join(known)}"
 
 
 class Mistake(NamedTuple):
@@ -91,6 +85,11 @@ def _kind(model: type[BaseModel]) -> str:
     return str(get_args(field.annotation)[0]) if field and get_args(field.annotation) else ""
 
 
+def _tag(model: type[BaseModel]) -> str:
+    """Return the name that a union has for a model: its form of file, or its kind."""
+    return getattr(model, "form", None) or _kind(model)
+
+
 def _walk(model: type[BaseModel], location: Path) -> tuple[Path, type[BaseModel] | None]:
     """Follow an error's location; drop a union's tags; return path and the last field's owner."""
     path: list[int | str] = []
@@ -100,7 +99,7 @@ def _walk(model: type[BaseModel], location: Path) -> tuple[Path, type[BaseModel]
     for part in location:
         if part in tags:
             continue
-        tagged = [option for option in options if len(options) > 1 and _kind(option) == part]
+        tagged = [option for option in options if len(options) > 1 and _tag(option) == part]
         if tagged:
             options = tagged
             continue
