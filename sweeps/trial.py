@@ -64,6 +64,25 @@ class Data:
     scorer: Scorer
     rows: NDArray[np.int64] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Send images that are mapped from a file as its name: a worker maps the same file."""
+        state = dict(self.__dict__)
+        file = getattr(self.pixels, "filename", None)
+        if file is not None:
+            state["pixels"] = (os.fspath(file), self.pixels.shape)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Map the file that was named.
+
+        Raises FileNotFoundError on a machine that has it not.
+        """
+        if isinstance(state["pixels"], tuple):
+            file, shape = state["pixels"]
+            images = np.load(file, mmap_mode="c", allow_pickle=False)
+            state = {**state, "pixels": images.reshape(shape)}
+        self.__dict__.update(state)
+
 
 def run_pack(job: Job, data: Data, progress: Callable[[int], None] | None = None) -> list[Record]:
     """Train, score and write one pack; return its records, `failed` ones where training raised.
