@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,11 @@ from sweeps.plan import Pack
 BUDGET = 1.6  # seconds of timing in all
 MOST_TIMED = 8  # configurations; the others are taken to be like their mean
 START_UP = 8.0  # seconds until local Ray has workers with torch imported
-PER_PACK = 0.3  # seconds of scheduling, scoring and writing
+PER_PACK = 0.3  # seconds of scheduling and writing
+BESIDE = 1.2  # how much slower a pack is beside others: cores share caches and memory
+AFTERWARDS = 6.0  # seconds of baselines, figures, page and MLflow
+PER_RUN = 0.06  # of those, and of scoring, a run
+PER_IMAGE = 2e-5  # the same, an image of a run
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,18 @@ def estimate(packs: Sequence[Pack], pixels: int, images: int, slots: int, gpus: 
         pack.cell.spec.training.steps * costs.get(pack.runs[0].cell_id, usual) + PER_PACK
         for pack in packs
     ]
-    seconds = START_UP + max(*busy, sum(busy) / max(1, slots))
-    return Estimate(seconds, sum(busy) * gpus / 3600)
+    runs = sum(len(pack.runs) for pack in packs)
+    after = AFTERWARDS + runs * (PER_RUN + PER_IMAGE * images)
+    return Estimate(START_UP + _span(busy, slots) + after, sum(busy) * gpus / 3600)
+
+
+def _span(busy: Sequence[float], slots: int) -> float:
+    """Return when the last pack ends where each starts, in order, as soon as a slot is free."""
+    beside = BESIDE if min(slots, len(busy)) > 1 else 1.0
+    ends = [0.0] * max(1, slots)
+    for seconds in busy:
+        heapq.heapreplace(ends, ends[0] + seconds * beside)
+    return max(ends)
 
 
 def _step(pack: Pack, pixels: int, images: int, budget: float) -> float:
