@@ -72,7 +72,7 @@ def _check_columns(path: Path, columns: Columns, taken: Collection[str]) -> None
     roles += [("metric", columns.metric), ("measure", columns.measure)]
     missing = [f"--{role}" for role in ("cell", "seed", "metric") if not getattr(columns, role)]
     if missing:
-        text = f"{path.name}: a table needs {' and '.join(missing)}; its columns: "
+        text = f"{path.name}: a table needs {', '.join(missing)} as well; its columns: "
         raise Refused([text + ", ".join(header)])
     found = []
     for role, name in roles:
