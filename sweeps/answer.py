@@ -69,15 +69,13 @@ def answer(study: Subject, results: Results, baselines: Baselines) -> Answer:
     """Return what the study answers."""
     rows = results.summary.to_pylist()
     planned, scored, ok = (sum(row[f"n_{what}"] for row in rows) for what in _COUNTS)
-    if scored == 0:
-        return Answer("nothing scored", f"No run has a score yet; {planned:,} are planned.")
+    cells = _standings(study, results)
+    if not cells and (ok or not scored):
+        text = f"not one of {many(planned, 'run')} has a value of {study.metric}."
+        return Answer("nothing scored", f"Nothing is scored: {text}")
     if ok == 0:
         text = f"All {many(scored, 'scored run')} collapsed, so there is nothing to compare."
         return Answer("all collapsed", text.replace("All 1 ", "The only "))
-    cells = _standings(study, results)
-    if not cells:
-        text = f"None of {many(scored, 'scored run')} has a value of {study.metric}."
-        return Answer("nothing scored", text)
     if isinstance(study, Sheet) and len(set(study.measures.values())) > 1:
         return Answer("no comparison", _different_measures(study, cells))
     best, *others = cells
@@ -197,9 +195,9 @@ def _tie(
         None if _behind(one) else seeds_to_settle(one.difference, one.sd, one.n, len(open_))
         for one in (found[other.label] for other in open_)
     ]
-    ahead = [other.label for other in open_ if _behind(found[other.label])]
+    ahead = [other.label for other in open_ if (found[other.label].difference or 0.0) < 0]
     if ahead:
-        detail += f"; on the seeds that both have, {ahead[0]} is not behind"
+        detail += f"; on the seeds that both have, {ahead[0]} is ahead"
     if known is not None and (best.low is None or best.low <= known[1]):
         detail += f"; nor is it clearly above the baseline {_baseline(known)}"
         counts.append(_more_than(known, best))

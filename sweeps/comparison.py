@@ -18,7 +18,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from sweeps.stability import CONFIDENCE, LEAST_FOR_BOOTSTRAP, RESAMPLES, stability
+from sweeps.stability import (
+    CONFIDENCE,
+    LEAST_FOR_BOOTSTRAP,
+    MOST_FOR_BOOTSTRAP,
+    RESAMPLES,
+    stability,
+)
 
 LEVEL = 1 - CONFIDENCE
 POWER = 0.8
@@ -26,8 +32,8 @@ LEAST_FOR_P = 6  # five pairs cannot reach .05 whatever they are: 2 / 2^5 = .06
 MOST_EXACT = 16  # pairs whose 2^n sign flips are all looked at
 MOST_MORE = 1000  # seeds; beyond it "more seeds" is no advice
 FLIPS = 2**MOST_EXACT - 1  # drawn where there are more pairs; with the +1, p is at least 2^-16
-DRAWN = 2**26  # signs or indices in one comparison, so that many seeds take seconds
-BLOCK = 2**22
+DRAWN = 2**22  # signs or indices in one comparison, so that hundreds of seeds take no longer
+BLOCK = 2**20
 TIE = 1e-12  # of the largest possible sum: sums of the same numbers in another order
 
 Array = NDArray[np.float64]
@@ -130,7 +136,8 @@ def sign_flip_p(
 
     Under the null hypothesis each difference (n,) is as likely as its negative (Fisher 1935, The
     Design of Experiments, 21). All 2^n flips up to 16 pairs; beyond, drawn ones with the observed
-    one counted among them (Phipson & Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9:39).
+    one counted among them (Phipson & Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9:39); beyond 2000
+    pairs their Gaussian limit, of variance sum d^2 (Hoeffding 1952, Ann. Math. Stat. 23:169).
     """
     sizes = np.sort(np.abs(_finite(differences)))
     n = len(sizes)
@@ -141,6 +148,9 @@ def sign_flip_p(
         codes = np.arange(2**n, dtype=np.uint32)[:, None]
         signs = 1.0 - 2.0 * ((codes >> np.arange(n, dtype=np.uint32)) & 1)
         return float(np.mean(np.abs(signs @ sizes) >= bound))
+    if n > MOST_FOR_BOOTSTRAP:
+        width = math.sqrt(math.fsum(sizes**2))
+        return float(2 * stats.norm.sf(max(0.0, bound) / width)) if width else 1.0
     rng = np.random.default_rng(0) if generator is None else generator
     flips = _draws(n, FLIPS)
     reached = 0

@@ -185,7 +185,18 @@ def test_a_best_mean_that_is_behind_on_common_seeds_is_no_winner(place: Path) ->
     a = ["diverged"] * 12 + [value - 0.05 for value in b[12:]]
     found = told(place, {"a": a, "b": b}, {})
     assert found.verdict == "tie"
-    assert "on the seeds that both have, b is not behind); more seeds will hardly" in found.sentence
+    assert "on the seeds that both have, b is ahead); more seeds will hardly" in found.sentence
+
+
+def test_equal_means_are_a_tie(place: Path) -> None:
+    values = spread(0.8, 0.02, 12, 0)
+    found = told(place, {"a": values, "b": values}, {})
+    assert found.verdict == "tie"
+    assert found.sentence == (
+        "No single best: a (0.800) and b (0.800) cannot be told apart by mean auc_split (12 pairs "
+        "of seeds: difference 0.000, 95 % interval 0.000 to 0.000); more seeds will hardly settle "
+        "it."
+    )
 
 
 def test_all_collapsed(place: Path) -> None:
@@ -200,10 +211,13 @@ def test_all_collapsed(place: Path) -> None:
 
 def test_nothing_scored(place: Path) -> None:
     found = told(place, {"a": ["diverged", None, None], "b": ["failed", None, None]})
-    assert found == Answer("nothing scored", "No run has a score yet; 6 are planned.")
+    sentence = "Nothing is scored: not one of 6 runs has a value of auc_split."
+    assert found == Answer("nothing scored", sentence)
     study, made = tables(place, {"a": [0.5, 0.6]}, {})
     found = answer(replace(study, metric="auc_covariate"), made, {})
-    assert found == Answer("nothing scored", "None of 2 scored runs has a value of auc_covariate.")
+    assert found == Answer(
+        "nothing scored", "Nothing is scored: not one of 2 runs has a value of auc_covariate."
+    )
 
 
 def test_baselines_win(place: Path) -> None:

@@ -94,6 +94,16 @@ def test_drawn_flips_agree_with_the_normal_limit() -> None:
     assert sign_flip_p(differences) == pytest.approx(2 * stats.norm.sf(abs(z)), abs=0.01)
 
 
+def test_thousands_of_pairs_have_the_p_of_the_limit() -> None:
+    differences = np.random.default_rng(4).normal(0.03, 1, 2001)
+    drawn, limit = sign_flip_p(differences[:2000]), sign_flip_p(differences)
+    assert limit == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, rel=0.01)
+    # One pair less, 2097 flips instead of the limit: four sd of a share of so many.
+    assert drawn == pytest.approx(limit, abs=4 * math.sqrt(0.25 / 2097))
+    assert sign_flip_p([1.0] * 3000) == pytest.approx(0, abs=1e-300)
+    assert sign_flip_p([0.0] * 3000) == 1
+
+
 def test_no_p_below_six_pairs() -> None:
     values = np.arange(5.0)
     assert sign_flip_p(values) is None

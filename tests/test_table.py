@@ -217,7 +217,7 @@ def test_no_run_with_a_score(folder: Path, capfd: pytest.CaptureFixture[str]) ->
     name = write(folder, "m,s,v\na,1,\nb,x,nan\n")
     code, out, _ = report(capfd, name, *FLAGS)
     assert code == 1
-    assert "No run has a score yet; 2 are planned." in out
+    assert "Nothing is scored: not one of 2 runs has a value of v." in out
 
 
 def test_seeds_may_be_text(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
