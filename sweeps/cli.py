@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sweeps.run import Review, Sweep
 
 OK, INCOMPLETE, REFUSED, INTERRUPTED = 0, 1, 2, 130
+COLUMNS = ("cell", "seed", "metric", "low", "measure")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,9 +64,22 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--seeds", type=int, metavar="N", help="seeds 0 ... N-1 for this call")
     run.add_argument("--launcher", default="local", metavar="WHERE", help="local (Ray) or inline")
     run.add_argument("--pack-width", type=int, metavar="W", help="most seeds trained together")
-    add("report", _report, "statistics and report again, from a study's records", "STUDY|DIR")
+    what = "statistics and report again, from a study's records or from a table of anyone's runs"
+    _add_columns(add("report", _report, what, "STUDY|DIR|TABLE"))
     _add_data(commands)
     return parser
+
+
+def _add_columns(report: Any) -> None:
+    """Add what only a table of runs needs."""
+    group = report.add_argument_group("of a table, .csv or .parquet with a row a run")
+    group.add_argument("--cell", metavar="COLUMNS", help="columns that make a cell, with commas")
+    group.add_argument("--seed", metavar="COLUMN", help="the column of the seed, number or text")
+    group.add_argument("--metric", metavar="COLUMN", help="the column of the score")
+    group.add_argument("--low", type=float, metavar="L", help="below it a seed is in the low basin")
+    group.add_argument(
+        "--measure", metavar="COLUMN", help="what a score measures; unlike cells do not compare"
+    )
 
 
 def _add_data(commands: Any) -> None:
@@ -191,7 +205,14 @@ def _report(options: argparse.Namespace) -> int:
     from sweeps.report import as_json  # noqa: PLC0415
     from sweeps.results import read_records  # noqa: PLC0415
     from sweeps.run import count_states, review  # noqa: PLC0415
+    from sweeps.sheet import is_table  # noqa: PLC0415
 
+    if is_table(options.study):
+        return _report_table(options)
+    named = [f"--{name}" for name in COLUMNS if getattr(options, name) is not None]
+    if named:
+        text = f"{options.study}: {', '.join(named)}: only for a table, a .csv or .parquet file"
+        raise Refused([text])
     sweep = _open(options)
     if not read_records(sweep.folder):
         text = f"{sweep.folder}: no records; first: sweeps run {options.study}"
@@ -232,6 +253,37 @@ def _data(options: argparse.Namespace) -> int:
     show(content, Console())
     print("".join(f"written: {path}\n" for path in content.get("files", ())), end="")
     return OK
+
+
+def _report_table(options: argparse.Namespace) -> int:
+    from sweeps.report import as_json, write_report  # noqa: PLC0415
+    from sweeps.results import to_parquet  # noqa: PLC0415
+    from sweeps.sheet import read_sheet  # noqa: PLC0415
+    from sweeps.storage import write_whole  # noqa: PLC0415
+    from sweeps.table import Columns  # noqa: PLC0415
+
+    cell = tuple(name.strip() for name in (options.cell or "").split(",") if name.strip())
+    texts = {name: getattr(options, name) or "" for name in ("seed", "metric", "measure")}
+    sheet, tables = read_sheet(options.study, Columns(cell=cell, low=options.low, **texts))
+    folder = options.out or Path("runs") / sheet.name
+    if (folder / "study.yaml").exists():
+        raise Refused([f"{folder}: holds a study, which has its own report; choose another --out"])
+    try:
+        write_whole(folder / "summary.parquet", to_parquet(tables.summary))
+        page = write_report(sheet, (), folder, tables, {})
+    except OSError as failure:
+        text = f"{folder}: the report cannot be written: {failure.strerror}"
+        raise Refused([f"{text}; choose another with --out"]) from None
+    if options.json:
+        print(json.dumps(as_json(sheet, tables, {})))
+    else:
+        from rich.console import Console  # noqa: PLC0415
+
+        from sweeps.terminal import print_table  # noqa: PLC0415
+
+        print_table(sheet, tables, {}, console=Console())
+        print(f"\nreport: {page}")
+    return OK if tables.runs["status"].to_pylist().count("failed") == 0 else INCOMPLETE
 
 
 def _show(sweep: Sweep, done: Review) -> None:

@@ -63,7 +63,7 @@ def strip_plot(
     rows: Sequence[Row],
     runs: Sequence[Row],
     metric: str,
-    low: float,
+    low: float | None,
     baselines: Sequence[tuple[str, float | None]],
 ) -> Figure:
     """Draw every scored run as a dot, cells in the order of `rows` (of the summary) from the top.
@@ -73,7 +73,7 @@ def strip_plot(
     """
     labels = [_wrapped(row["cell"]) for row in rows]
     lines = [(value, name, TROUBLE) for name, value in baselines if value is not None]
-    marks = [*lines, (low, f"low {low:g}", INK)]
+    marks = lines if low is None else [*lines, (low, f"low {low:g}", INK)]
     drawn = [run[metric] for run in runs if _scored(run, metric)]
     limits = _padded([*drawn, *(value for value, _, _ in marks)])
     left = 0.25 + LETTER * max((len(line) for label in labels for line in label), default=0)
@@ -97,8 +97,11 @@ def strip_plot(
     axes.grid(axis="x", color=INK, alpha=FAINT / 2, linewidth=0.6)
     for (value, name, colour), level in zip(marks, levels, strict=True):
         _mark(axes, value, name, colour, level, limits)
+    by_cell: dict[str, list[Row]] = {row["cell_id"]: [] for row in rows}
+    for run in runs:
+        by_cell[run["cell_id"]].append(run)
     for place, row in enumerate(rows):
-        _strip(axes, place, row, [run for run in runs if run["cell_id"] == row["cell_id"]], metric)
+        _strip(axes, place, row, by_cell[row["cell_id"]], metric)
     return figure
 
 
@@ -112,7 +115,7 @@ def _strip(axes: Axes, place: int, row: Row, runs: Sequence[Row], metric: str) -
         axes.axhline(place - 0.5, color=INK, alpha=FAINT / 2, linewidth=0.6)
     for hollow in (False, True):
         chosen = [r for r in runs if _scored(r, metric) and (r["status"] == "collapsed") is hollow]
-        heights = [place - 0.14 + BAND * (((r["seed"] + 1) * JITTER) % 1 - 0.5) for r in chosen]
+        heights = [place - 0.14 + BAND * (_spot(r["seed"]) - 0.5) for r in chosen]
         axes.scatter(
             [run[metric] for run in chosen],
             heights,
@@ -132,6 +135,13 @@ def _strip(axes: Axes, place: int, row: Row, runs: Sequence[Row], metric: str) -
     if ends[0] is not None:
         axes.plot(ends, (below, below), color=INK, linewidth=1.6, solid_capstyle="butt", zorder=4)
     axes.plot([mean], [below], marker="D", markersize=4.2, color=INK, zorder=5)
+
+
+def _spot(seed: int | str) -> float:
+    """Return a seed's place in the band, 0 ... 1; anyone's table may name seeds by text."""
+    if isinstance(seed, str):
+        seed = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:4])
+    return ((seed + 1) * JITTER) % 1
 
 
 def _mark(
@@ -287,7 +297,7 @@ def _wrapped(label: str, letters: int = LABEL_LETTERS) -> list[str]:
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:
-    low, high = min(values), max(values)
+    low, high = min(values, default=0.0), max(values, default=1.0)
     margin = 0.03 * (high - low) or 0.05
     return low - margin, high + margin
 

@@ -15,18 +15,21 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 
 from sweeps import __version__
+from sweeps.answer import answer
 from sweeps.plan import Run
-from sweeps.results import OUTCOMES, SCORED, Results
+from sweeps.results import SCORED, Results
+from sweeps.sheet import Sheet
 from sweeps.stability import Stability, t_interval
 from sweeps.storage import write_whole
-from sweeps.study import Study
 from sweeps.wording import (
     DASH,
     Baselines,
     Row,
+    Subject,
     between,
     fixed,
     notes,
+    outcomes,
     percent,
     protocol,
     ranked,
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 MOST_TROUBLES = 200
 
 
-def as_json(study: Study, results: Results, baselines: Baselines) -> dict[str, Any]:
+def as_json(study: Subject, results: Results, baselines: Baselines) -> dict[str, Any]:
     """Return the statistics as plain JSON values, cells in the study's order; None, never NaN."""
     axes = {cell.label: cell.axes for cell in study.cells}
     counts = ("n_planned", "n_scored", "n_ok", "n_collapsed", "n_diverged", "n_failed")
@@ -53,7 +56,7 @@ def as_json(study: Study, results: Results, baselines: Baselines) -> dict[str, A
             **{count: row[count] for count in counts},
             "metrics": {
                 metric: {name: _plain(row[f"{metric}_{name}"]) for name in names}
-                for metric in OUTCOMES
+                for metric in outcomes(study)
             },
         }
         for row in results.summary.to_pylist()
@@ -62,7 +65,18 @@ def as_json(study: Study, results: Results, baselines: Baselines) -> dict[str, A
         name: {metric: _plain(value) for metric, value in scores.items()}
         for name, scores in baselines.items()
     }
-    return {"study": study.name, "metric": study.metric, "cells": cells, "baselines": values}
+    found = answer(study, results, baselines)
+    return {
+        "study": study.name,
+        "metric": study.metric,
+        "answer": {
+            "verdict": found.verdict,
+            "sentence": found.sentence,
+            "comparisons": list(found.comparisons),
+        },
+        "cells": cells,
+        "baselines": values,
+    }
 
 
 def _plain(value: float | None) -> float | None:
@@ -70,7 +84,7 @@ def _plain(value: float | None) -> float | None:
 
 
 def write_report(
-    study: Study, runs: Sequence[Run], folder: Path, results: Results, baselines: Baselines
+    study: Subject, runs: Sequence[Run], folder: Path, results: Results, baselines: Baselines
 ) -> Path:
     """Write report.html and figures/*.svg into the study folder; return the page's path.
 
@@ -96,7 +110,7 @@ def _alone(picture: str) -> str:
 
 
 def _figures(
-    study: Study, runs: Sequence[Run], folder: Path, results: Results, baselines: Baselines
+    study: Subject, runs: Sequence[Run], folder: Path, results: Results, baselines: Baselines
 ) -> Iterable[tuple[str, Figure]]:
     """Yield the name and figure of the seeds' scores and of their learning curves."""
     from sweeps.figures import learning_curves, strip_plot  # noqa: PLC0415
@@ -128,7 +142,7 @@ def _curves(folder: Path, records: Sequence[Row], wanted: set[str]) -> dict[str,
     return found
 
 
-def _page(study: Study, results: Results, baselines: Baselines, drawn: Mapping[str, str]) -> str:
+def _page(study: Subject, results: Results, baselines: Baselines, drawn: Mapping[str, str]) -> str:
     """Fill the template; everything is escaped there but the pictures that `figures` made."""
     text = importlib.resources.files("sweeps").joinpath("report.html").read_text(encoding="utf-8")
     strict = jinja2.Environment(
@@ -137,7 +151,8 @@ def _page(study: Study, results: Results, baselines: Baselines, drawn: Mapping[s
     template, troubles = strict.from_string(text), _troubles(results)
     return template.render(
         study=study,
-        summary=_summary(results),
+        answer=answer(study, results, baselines),
+        summary="" if isinstance(study, Sheet) else _summary(results),
         rows=_rows(study, results),
         baselines=[(name, fixed(v, 4)) for name, v in ranked_baselines(study, baselines)],
         others=_others(study, results, baselines),
@@ -178,7 +193,7 @@ def _summary(results: Results) -> str:
     return text + (f"; {open_:,} are not trained yet." if open_ else ".")
 
 
-def _rows(study: Study, results: Results) -> list[Row]:
+def _rows(study: Subject, results: Results) -> list[Row]:
     """Return the texts of the page's table, a row a cell."""
     rows = ranked(study, results)
     values: dict[str, list[float]] = {row["cell_id"]: [] for row in rows}
@@ -216,10 +231,10 @@ def _percents(low: float | None, high: float | None) -> str:
     return f"{100 * low:.0f}{DASH}{100 * high:.0f} %"
 
 
-def _others(study: Study, results: Results, baselines: Baselines) -> Row:
+def _others(study: Subject, results: Results, baselines: Baselines) -> Row:
     """Return mean and sd of every other outcome that some cell defines."""
     rows = ranked(study, results)
-    defined = [n for n in OUTCOMES if any(row[f"{n}_mean"] is not None for row in rows)]
+    defined = [n for n in outcomes(study) if any(row[f"{n}_mean"] is not None for row in rows)]
     heads = [name for name in defined if name != study.metric]
     body = [
         (row["cell"], [(fixed(row[f"{n}_mean"]), fixed(row[f"{n}_sd"])) for n in heads])
@@ -250,10 +265,14 @@ def _troubles(results: Results) -> list[Row]:
     ]
 
 
-def _ranges(numbers: Iterable[int]) -> str:
-    """Return integers in short: 0-4, 7, 9."""
+def _ranges(seeds: Iterable[int | str]) -> str:
+    """Return integers in short: 0-4, 7, 9; seeds that are text as they are."""
+    given = list(seeds)
+    texts = sorted(one for one in given if isinstance(one, str))
+    if texts:
+        return ", ".join(texts)
     spans: list[list[int]] = []
-    for number in sorted(numbers):
+    for number in sorted(one for one in given if isinstance(one, int)):
         if spans and number == spans[-1][1] + 1:
             spans[-1][1] = number
         else:
@@ -261,8 +280,10 @@ def _ranges(numbers: Iterable[int]) -> str:
     return ", ".join(f"{a}" if a == b else f"{a}{DASH}{b}" for a, b in spans)
 
 
-def _provenance(study: Study, results: Results) -> list[tuple[str, str]]:
+def _provenance(study: Subject, results: Results) -> list[tuple[str, str]]:
     """Return where the numbers come from: data, seeds, versions, machines."""
+    if isinstance(study, Sheet):
+        return [*study.provenance, ("Seedsweep", __version__)]
     runs = results.runs.to_pylist()
 
     def all_of(name: str) -> str:

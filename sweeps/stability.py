@@ -23,6 +23,7 @@ from scipy import stats
 CONFIDENCE = 0.95
 LEAST_FOR_INTERVAL = 2
 LEAST_FOR_BOOTSTRAP = 10  # fewer seeds have too few distinct resamples for a percentile
+MOST_FOR_BOOTSTRAP = 2000  # beyond, the mean is Gaussian and its jackknife is n^2 numbers
 RESAMPLES = 9999
 STEPS = 1e9 / math.pi  # irrational: no mean of a few fractions lies halfway between two steps
 TRIM = 0.25
@@ -65,12 +66,12 @@ def stability(
     """Return the statistics of one metric's values (n,), one per seed that is ok.
 
     The interval of the mean is Student's t for 2 <= n < 10 and BCa from n = 10 (Efron 1987, J. Am.
-    Stat. Assoc. 82:171); `iqm` is the mean of the middle half (`scipy.stats.trim_mean(x, .25)`),
-    `worst_quarter` the mean of the ceil(n/4) lowest values. `low_basin_share` counts values
-    strictly below `low`, with Wilson's interval (Wilson 1927, J. Am. Stat. Assoc. 22:209);
-    `beats_baseline_share` counts values strictly above `baseline`. The order of the values changes
-    no number. Without a generator a fixed one is used: a report drawn twice shows the same
-    interval.
+    Stat. Assoc. 82:171), t again beyond 2000; `iqm` is the mean of the middle half
+    (`scipy.stats.trim_mean(x, .25)`), `worst_quarter` the mean of the ceil(n/4) lowest values.
+    `low_basin_share` counts values strictly below `low`, with Wilson's interval (Wilson 1927,
+    J. Am. Stat. Assoc. 22:209); `beats_baseline_share` counts values strictly above `baseline`. The
+    order of the values changes no number. Without a generator a fixed one is used: a report drawn
+    twice shows the same interval.
 
     Raises ValueError where values is not (n,), holds a NaN or Inf, or a threshold is NaN.
     """
@@ -163,7 +164,7 @@ def _mean_interval(
     ordered: Array, generator: np.random.Generator | None
 ) -> tuple[float, float] | None:
     """Return the interval of the mean: t for few seeds, BCa from ten, t again where BCa fails."""
-    if len(ordered) < LEAST_FOR_BOOTSTRAP or ordered[0] == ordered[-1]:
+    if not LEAST_FOR_BOOTSTRAP <= len(ordered) <= MOST_FOR_BOOTSTRAP or ordered[0] == ordered[-1]:
         return t_interval(ordered)
     rng = np.random.default_rng(0) if generator is None else generator
     low, high = _bca(ordered, rng)

@@ -16,14 +16,17 @@ from rich.console import Console, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
+from sweeps.answer import answer
 from sweeps.results import Results
 from sweeps.study import Study
 from sweeps.wording import (
     DASH,
     Baselines,
     Row,
+    Subject,
     between,
     fixed,
+    many,
     minutes,
     notes,
     percent,
@@ -38,14 +41,14 @@ MOST_LISTED = 30  # cells that a plan names
 NARROWEST = 40  # below it lines run over rather than lose a number
 
 
-def _columns(study: Study, rows: Sequence[Row]) -> dict[str, list[str]]:
+def _columns(study: Subject, rows: Sequence[Row]) -> dict[str, list[str]]:
     """Return the table's numbers as texts, a list a column, by the column's full name."""
 
     def column(name: str) -> list[float | None]:
         return [row[f"{study.metric}_{name}"] for row in rows]
 
     bounds = zip(column("ci_low"), column("ci_high"), strict=True)
-    return {
+    columns = {
         "n": [f"{row['n_scored']}/{row['n_planned']}" for row in rows],
         "mean": [fixed(value) for value in column("mean")],
         "95 % interval": [between(low, high) for low, high in bounds],
@@ -53,12 +56,15 @@ def _columns(study: Study, rows: Sequence[Row]) -> dict[str, list[str]]:
         "variance": variances(column("variance")),
         "min": [fixed(value) for value in column("min")],
         "worst quarter": [fixed(value) for value in column("worst_quarter")],
-        f"below {study.low:g}": [percent(value) for value in column("low_basin_share")],
-        "beats baseline": [percent(value) for value in column("beats_baseline_share")],
     }
+    if study.low is not None:
+        columns[f"below {study.low:g}"] = [percent(value) for value in column("low_basin_share")]
+    if isinstance(study, Study):  # a table has no images that a baseline could be fit to
+        columns["beats baseline"] = [percent(v) for v in column("beats_baseline_share")]
+    return columns
 
 
-def markdown_table(study: Study, results: Results, baselines: Baselines) -> str:
+def markdown_table(study: Subject, results: Results, baselines: Baselines) -> str:
     """Return the table as GitHub's markdown; labels stay text whatever they contain."""
     rows = ranked(study, results)
     columns = _columns(study, rows)
@@ -112,7 +118,7 @@ PLAIN = box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
 def stability_table(
-    study: Study, results: Results, baselines: Baselines, look: Look | None = None
+    study: Subject, results: Results, baselines: Baselines, look: Look | None = None
 ) -> Table:
     """Return the table of the study's metric, at most `look.width` (80) columns wide.
 
@@ -169,12 +175,15 @@ def _fit(
     return kept, width - sum(wide[name] + 1 for name in kept)
 
 
-def print_table(study: Study, results: Results, baselines: Baselines, *, console: Console) -> None:
-    """Print the table, then what to know before believing it, then how it came about."""
+def print_table(
+    study: Subject, results: Results, baselines: Baselines, *, console: Console
+) -> None:
+    """Print the answer, the table, what to know before believing it, and how it came about."""
     look = Look.of(console)
-    cells, seeds = results.summary.num_rows, len(study.seeds)
-    title = f"{study.name}: {study.metric}, {_many(cells, 'cell')}, {_many(seeds, 'seed')} each"
+    cells = many(results.summary.num_rows, "cell")
+    title = f"{study.name}: {study.metric}, {cells}, {_seeds_each(results)} each"
     _print(console, look, look.text(title, "bold"))
+    _print(console, look, look.text(answer(study, results, baselines).sentence))
     _print(console, look, Text())
     _print(console, look, stability_table(study, results, baselines, look))
     for mark, sentences in ("!", notes(study, results)), ("-", protocol(study, baselines)):
@@ -187,8 +196,11 @@ def print_table(study: Study, results: Results, baselines: Baselines, *, console
             _print(console, look, listing)
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def _seeds_each(results: Results) -> str:
+    """Return how many seeds a cell has; a table's cells may differ."""
+    counts: list[int] = sorted({row["n_planned"] for row in results.summary.to_pylist()})
+    least = f"{counts[0]:,} to " if len(counts) > 1 else ""
+    return least + many(counts[-1], "seed")
 
 
 def _print(console: Console, look: Look, what: RenderableType) -> None:
@@ -209,7 +221,7 @@ def print_plan(study: Study, content: Mapping[str, Any], console: Console) -> No
         "cells": f"{content['cells']:,}",
         "seeds": f"{content['seeds']:,}",
         "runs": f"{content['runs']:,}, of which {content['done']:,} are done",
-        "to train": f"{content['missing']:,} in {_many(content['packs'], 'pack')}, "
+        "to train": f"{content['missing']:,} in {many(content['packs'], 'pack')}, "
         f"{content['slots']:,} at a time",
         "estimate": f"{left}{f', {hours:.2f} GPU hours' if hours else ''}",
         "folder": content["out"],

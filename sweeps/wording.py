@@ -10,10 +10,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeps.results import SCORED, Results
+from sweeps.results import OUTCOMES, SCORED, Results
+from sweeps.sheet import Sheet
 from sweeps.stability import LEAST_FOR_BOOTSTRAP
 from sweeps.study import Study
 
+Subject = Study | Sheet
 Baselines = Mapping[str, Mapping[str, float | None]]
 Row = dict[str, Any]
 
@@ -54,13 +56,18 @@ METRICS = {
 }
 
 
-def ranked(study: Study, results: Results) -> list[Row]:
+def outcomes(study: Subject) -> tuple[str, ...]:
+    """Return the metrics that the study's tables hold."""
+    return (study.metric,) if isinstance(study, Sheet) else OUTCOMES
+
+
+def ranked(study: Subject, results: Results) -> list[Row]:
     """Return the summary's rows by the study's metric: best mean first, rows without one last."""
     rows: list[Row] = results.summary.to_pylist()
     return sorted(rows, key=lambda row: _falling(row[f"{study.metric}_mean"]))
 
 
-def ranked_baselines(study: Study, baselines: Baselines) -> list[tuple[str, float | None]]:
+def ranked_baselines(study: Subject, baselines: Baselines) -> list[tuple[str, float | None]]:
     """Return each baseline's value of the study's metric, best first."""
     values = [(name, scores.get(study.metric)) for name, scores in baselines.items()]
     return sorted(values, key=lambda pair: _falling(pair[1]))
@@ -97,6 +104,11 @@ def variances(values: Sequence[float | None]) -> list[str]:
     return [DASH if v is None else f"{v:.4f}" if enough else f"{v:.1e}" for v in values]
 
 
+def many(count: int, what: str) -> str:
+    """Return a count with its noun, in the plural where it is not one."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def mixed_cells(results: Results) -> list[str]:
     """Return a sentence for each cell whose records mix machines, settings or versions."""
     seen: dict[str, dict[str, set[str]]] = {}
@@ -114,7 +126,7 @@ def mixed_cells(results: Results) -> list[str]:
     ]
 
 
-def notes(study: Study, results: Results) -> list[str]:
+def notes(study: Subject, results: Results) -> list[str]:
     """Return what to know before believing the table: a sentence a cell and kind of trouble."""
     undefined: dict[str, int] = {}
     for row in results.runs.to_pylist():
@@ -127,7 +139,7 @@ def notes(study: Study, results: Results) -> list[str]:
         parts = {
             "collapsed": row["n_collapsed"],
             "diverged": row["n_diverged"],
-            "failed": row["n_failed"],
+            "without a score" if isinstance(study, Sheet) else "failed": row["n_failed"],
             "not trained yet": row["n_planned"] - recorded,
             f"scored without a value of {study.metric}": unscored,
         }
@@ -135,14 +147,38 @@ def notes(study: Study, results: Results) -> list[str]:
         if text:
             found.append(f"{row['cell']}: of {row['n_planned']} runs {text}")
     warned = [sentence for cell in study.cells for sentence in cell.warnings()]
-    return [*found, *warned, *mixed_cells(results)]
+    noted = study.notes if isinstance(study, Sheet) else ()
+    return [*noted, *found, *warned, *mixed_cells(results)]
 
 
-def protocol(study: Study, baselines: Baselines) -> list[str]:
+def protocol(study: Subject, baselines: Baselines) -> list[str]:
     """Return how the numbers came about, a sentence each."""
-    meaning = METRICS.get(study.metric, "as recorded").format(covariate=study.orient_by)
     best = next(iter(ranked_baselines(study, baselines)), ("", None))
     known = "" if best[1] is None else f" ({best[0]}, {fixed(best[1])})"
+    words = (
+        f"95 % interval of the mean: Student's t below {LEAST_FOR_BOOTSTRAP} seeds, BCa "
+        f"bootstrap from {LEAST_FOR_BOOTSTRAP}. Worst quarter: mean of the lowest quarter of "
+        "the seeds."
+    )
+    if study.low is not None:
+        words += f" Below {study.low:g}: share of seeds in the low basin."
+    if not isinstance(study, Sheet):
+        words += f" Beats baseline: share of seeds above the best baseline{known}."
+    return [*_origin(study), words, COMPARED]
+
+
+COMPARED = (
+    "Compared is the best mean with each other cell, over the seeds that both have scored: a "
+    "sign-flip test of the difference and Brown-Forsythe's of the spread, no p-value below six "
+    "pairs, Holm's correction over the table."
+)
+
+
+def _origin(study: Subject) -> list[str]:
+    """Return what was scored, and how."""
+    if isinstance(study, Sheet):
+        return list(study.protocol)
+    meaning = METRICS.get(study.metric, "as recorded").format(covariate=study.orient_by)
     return [
         f"{study.metric}: {meaning}.",
         (
@@ -150,12 +186,6 @@ def protocol(study: Study, baselines: Baselines) -> list[str]:
             "order and noise."
         ),
         "Collapsed runs count in every number; diverged and failed ones have none.",
-        (
-            f"95 % interval of the mean: Student's t below {LEAST_FOR_BOOTSTRAP} seeds, BCa "
-            f"bootstrap from {LEAST_FOR_BOOTSTRAP}. Worst quarter: mean of the lowest quarter of "
-            f"the seeds. Below {study.low:g}: share of seeds in the low basin. Beats baseline: "
-            f"share of seeds above the best baseline{known}."
-        ),
     ]
 
 

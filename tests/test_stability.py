@@ -325,3 +325,12 @@ def test_a_threshold_of_nan_is_refused(name: str) -> None:
     thresholds: dict[str, Any] = {name: math.nan}
     with pytest.raises(ValueError, match=f"^{name} is nan; pass None where there is no {name}$"):
         stability(AUC, **thresholds)
+
+
+def test_thousands_of_seeds_get_an_interval_in_reasonable_memory() -> None:
+    values = np.random.default_rng(0).exponential(size=100_000)
+    found = stability(values)
+    assert (found.ci_low, found.ci_high) == t_interval(values)
+    few = stability(values[:2000])  # the last that is BCa, which there is nearly t
+    assert (few.ci_low, few.ci_high) != t_interval(values[:2000])
+    assert (few.ci_low, few.ci_high) == pytest.approx(t_interval(values[:2000]), abs=0.005)
