@@ -271,14 +271,14 @@ def _ui(options: argparse.Namespace) -> int:
     from sweeps.study import find_study, read_yaml  # noqa: PLC0415
     from sweeps.tracking import tracking_uri  # noqa: PLC0415
     from sweeps.tracking.problems import without_credentials  # noqa: PLC0415
-    from sweeps.ui import LOOPBACK, SERVER, check_store, place_of, served  # noqa: PLC0415
+    from sweeps.ui import LOOPBACK, SERVER, check_store, places_of, served  # noqa: PLC0415
 
     uri = tracking_uri()
     check_store(uri)
     study = read_yaml(find_study(options.study)).get("name") if options.study else None
-    place = place_of(uri, study)
+    places = places_of(uri, study)
     if SERVER.match(uri):  # has its own UI
-        print(f"{without_credentials(uri).rstrip('/')}{place}")
+        _print_links(without_credentials(uri).rstrip("/"), places)
         return OK
     if options.host not in LOOPBACK:
         what = "asks for no password: whoever reaches it can read and change every run"
@@ -287,12 +287,18 @@ def _ui(options: argparse.Namespace) -> int:
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         with served(uri, options.host, options.port) as (address, process):
-            print(f"{address}{place}", flush=True)
+            _print_links(address, places)
             print("until Ctrl-C", file=sys.stderr)
             code = process.wait()
     except KeyboardInterrupt:
         return OK
     raise Refused([f"the MLflow UI ended by itself, with exit code {code}"])
+
+
+def _print_links(address: str, places: Sequence[str]) -> None:
+    print(f"{address}{places[0]}", flush=True)
+    for place in places[1:]:
+        print(f"its seeds, grouped by cell: {address}{place}", file=sys.stderr)
 
 
 def _show(sweep: Sweep, done: Review) -> None:

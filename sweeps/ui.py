@@ -22,7 +22,7 @@ from sweeps.tracking import experiment_id
 from sweeps.tracking.problems import scrubbed, sentence, without_credentials
 
 PATIENCE = 120  # seconds for the server's start: imports alone take ten on a slow disk
-LAST_WORDS = 10  # seconds for its end
+LAST_WORDS = 5  # seconds for its end
 DATABASE = re.compile(r"(sqlite|postgresql|mysql|mssql)(\+\w+)?://")
 SERVER = re.compile(r"https?://")
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - what a user may ask for; the default is loopback
@@ -42,21 +42,22 @@ def check_store(uri: str) -> None:
         raise Refused([f"{where}: no such file, so there is nothing to show; {fix}"])
 
 
-def place_of(uri: str, study: str | None) -> str:
-    """Return where a UI shows a study: the part of the address after the server's.
+def places_of(uri: str, study: str | None) -> list[str]:
+    """Return where a UI shows the cells of a study, and its seeds: what follows its address.
 
     Raises Refused where the store cannot be read or does not have the study.
     """
     if study is None:
-        return "/#/experiments"
+        return ["/#/experiments"]
     try:
         found = experiment_id(uri, study)
     except Exception as failure:  # noqa: BLE001 - MLflow's and its drivers' many
         raise Refused([sentence(uri, failure)]) from None
     if found is None:
-        fix = f"first: sweeps track {study}, or sweeps run {study}"
+        fix = "first: sweeps run, or where it has run before: sweeps track"
         raise Refused([f"MLflow at {without_credentials(uri)} has no study '{study}'; {fix}"])
-    return f"/#/experiments/{found}/runs?workflowType=machine_learning&viewStateShareKey=cells"
+    runs = f"/#/experiments/{found}/runs?workflowType=machine_learning&viewStateShareKey="
+    return [f"{runs}{view}" for view in ("cells", "seeds")]
 
 
 @contextmanager

@@ -15,15 +15,14 @@ from sweeps.study import Study
 SAVED_VIEW = "mlflow.sharedViewState."
 MOST_TEXT = 5000  # characters that MLflow holds in an experiment's tag
 OURS = 1767225600000  # when our views were saved; a reader's "Override saved view" writes the time
-NAME_WIDTH, NUMBER_WIDTH = 400, 150
-STATISTICS = ("mean", "ci_low", "ci_high", "sd", "variance", "min", "worst_quarter")
-SHARES = ("low_basin_share", "beats_baseline_share")
+NAME, NAME_WIDTH, NUMBER_WIDTH = "attributes.`Run Name`", 360, 120  # pixels
+STATISTICS = ("mean", "ci_low", "ci_high", "variance", "worst_quarter", "low_basin_share")
 
 
 def saved_views(study: Study) -> dict[str, str]:
     """Return each view's content by its name, which is its key in a link too."""
-    cells = [f"metrics.`{study.metric}_{name}`" for name in (*STATISTICS, *SHARES)]
-    counts = [f"metrics.`n_{name}`" for name in ("scored", "planned")]
+    cells = [f"metrics.`{study.metric}_{name}`" for name in STATISTICS]
+    cells += [f"metrics.`n_{name}`" for name in ("scored", "planned")]
     seeds = [f"metrics.`{name}`" for name in (study.metric, "reconstruction", "seconds")]
     group = {"mode": "tag", "groupByData": "cell"}
     closed = {f"tag.cell.{cell.label}": False for cell in study.cells}
@@ -32,7 +31,7 @@ def saved_views(study: Study) -> dict[str, str]:
         "groupsExpanded": closed,
     }
     return {
-        "cells": _saved("cells", _table("cell", [cells[0], *counts, *cells[1:]])),
+        "cells": _saved("cells", _table("cell", cells)),
         "seeds": _saved("seeds", _table("seed", [*seeds, "tags.`status`"]) | grouped),
     }
 
@@ -48,7 +47,7 @@ def changed_by_reader(content: str | None) -> bool:
 
 def _table(level: str, columns: list[str]) -> dict[str, Any]:
     """Return the table of one level's runs that the plan asks for, best first."""
-    shown = [*columns, "attributes.`Dataset`"]
+    widths = {NAME: NAME_WIDTH, **dict.fromkeys(columns, NUMBER_WIDTH)}
     return {
         "searchFilter": (
             f"tags.`seedsweep.level` = '{level}' and tags.`seedsweep.current` = 'true'"
@@ -59,12 +58,9 @@ def _table(level: str, columns: list[str]) -> dict[str, Any]:
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": shown,
-        "columnOrder": [],
-        "columnWidths": {
-            "attributes.`Run Name`": NAME_WIDTH,
-            **dict.fromkeys(columns, NUMBER_WIDTH),
-        },
+        "selectedColumns": columns,
+        "columnOrder": list(widths),  # else the widths are not read
+        "columnWidths": widths,
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],
