@@ -19,9 +19,10 @@ from sweeps.comparison import (
     least_pairs,
     seeds_to_settle,
 )
+from sweeps.look import many
 from sweeps.results import SCORED, Results
 from sweeps.sheet import Sheet
-from sweeps.wording import Baselines, Row, Subject, between, fixed, many, ranked, ranked_baselines
+from sweeps.wording import Baselines, Row, Subject, between, fixed, ranked, ranked_baselines
 
 Verdict = Literal[
     "winner",

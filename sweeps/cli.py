@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +18,7 @@ from sweeps.mistakes import Refused
 
 if TYPE_CHECKING:
     from sweeps.run import Review, Sweep
+    from sweeps.tracking import Tracked
 
 OK, INCOMPLETE, REFUSED, INTERRUPTED = 0, 1, 2, 130
 COLUMNS = ("cell", "seed", "metric", "low", "measure")
@@ -49,7 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, command: Callable[[argparse.Namespace], int], help_: str, what: str) -> Any:
         sub = commands.add_parser(name, help=help_, description=help_)
         sub.set_defaults(command=command)
-        sub.add_argument("study", metavar=what, help=f"a path, or a shipped study's name ({what})")
+        sub.add_argument(
+            "study",
+            metavar=what,
+            nargs="?" if command is _status else None,
+            help=f"a path, or a shipped study's name ({what})",
+        )
         sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
         sub.add_argument("--out", type=Path, metavar="DIR", help="study folder [runs/NAME]")
         return sub
@@ -66,6 +74,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--pack-width", type=int, metavar="W", help="most seeds trained together")
     what = "statistics and report again, from a study's records or from a table of anyone's runs"
     _add_columns(add("report", _report, what, "STUDY|DIR|TABLE"))
+    add("track", _track, "write MLflow's view again, from a study's records", "STUDY|DIR")
+    add("status", _status, "what is done and what is not; without a study: of all", "STUDY|DIR")
+    ui = commands.add_parser("ui", help="the MLflow UI on the right store, until Ctrl-C")
+    ui.set_defaults(command=_ui)
+    ui.add_argument("study", nargs="?", metavar="STUDY|DIR", help="whose experiment to show")
+    ui.add_argument("--port", type=int, metavar="N", help="[a free one]")
+    ui.add_argument("--host", default="127.0.0.1", help="where to listen [127.0.0.1]")
     _add_data(commands)
     return parser
 
@@ -151,7 +166,6 @@ def _run(options: argparse.Namespace) -> int:
     from sweeps.progress import Display  # noqa: PLC0415
     from sweeps.results import read_records  # noqa: PLC0415
     from sweeps.run import count_states, review, train_missing  # noqa: PLC0415
-    from sweeps.terminal import markdown_table  # noqa: PLC0415
 
     if options.pack_width is not None and options.pack_width < 1:
         raise Refused([f"--pack-width: expected at least 1, got {options.pack_width}"])
@@ -170,10 +184,7 @@ def _run(options: argparse.Namespace) -> int:
         display=lambda steps, runs: Display(console, sweep.study.name, steps, runs),
     )
     done = review(sweep)
-    from sweeps.tracking import track  # noqa: PLC0415 - mlflow takes seconds to import
-
-    table = markdown_table(sweep.study, done.results, done.baselines)
-    tracked = track(sweep.study, sweep.runs, sweep.folder, done.results, table)
+    tracked = _view(sweep, done)
     states = count_states(done.results)
     content = {
         "study": sweep.study.name,
@@ -191,8 +202,7 @@ def _run(options: argparse.Namespace) -> int:
     else:
         _show(sweep, done)
         if tracked.state == "written":
-            look = ", look with: mlflow ui" if tracked.uri.startswith("sqlite:") else ""
-            print(f"MLflow: {tracked.uri}{look}")
+            print(f"MLflow: {tracked.uri}, look with: sweeps ui {shlex.quote(str(sweep.folder))}")
     if tracked.problem:
         print(f"MLflow: {tracked.problem}", file=sys.stderr)
     if outcome.interrupted:
@@ -201,9 +211,28 @@ def _run(options: argparse.Namespace) -> int:
     return OK if states["ok"] + states["collapsed"] == len(sweep.runs) else INCOMPLETE
 
 
+def _view(sweep: Sweep, done: Review) -> Tracked:
+    """Bring MLflow in line with what was reviewed."""
+    from sweeps.terminal import markdown_table  # noqa: PLC0415
+    from sweeps.tracking import track  # noqa: PLC0415 - mlflow takes seconds to import
+
+    table = markdown_table(sweep.study, done.results, done.baselines)
+    return track(sweep.study, sweep.dataset, sweep.runs, sweep.folder, done.results, table)
+
+
+def _recorded(options: argparse.Namespace) -> Sweep:
+    """Load the study that was named; Refused where nothing of it is recorded."""
+    from sweeps.results import read_records  # noqa: PLC0415
+
+    sweep = _open(options)
+    if not read_records(sweep.folder):
+        text = f"{sweep.folder}: no records; first: sweeps run {options.study}"
+        raise Refused([text])
+    return sweep
+
+
 def _report(options: argparse.Namespace) -> int:
     from sweeps.report import as_json  # noqa: PLC0415
-    from sweeps.results import read_records  # noqa: PLC0415
     from sweeps.run import count_states, review  # noqa: PLC0415
     from sweeps.sheet import is_table  # noqa: PLC0415
 
@@ -213,10 +242,7 @@ def _report(options: argparse.Namespace) -> int:
     if named:
         text = f"{options.study}: {', '.join(named)}: only for a table, a .csv or .parquet file"
         raise Refused([text])
-    sweep = _open(options)
-    if not read_records(sweep.folder):
-        text = f"{sweep.folder}: no records; first: sweeps run {options.study}"
-        raise Refused([text])
+    sweep = _recorded(options)
     done = review(sweep)
     if options.json:
         print(json.dumps(as_json(sweep.study, done.results, done.baselines)))
@@ -284,6 +310,88 @@ def _report_table(options: argparse.Namespace) -> int:
         print_table(sheet, tables, {}, console=Console())
         print(f"\nreport: {page}")
     return OK if tables.runs["status"].to_pylist().count("failed") == 0 else INCOMPLETE
+
+
+def _track(options: argparse.Namespace) -> int:
+    from sweeps.run import review  # noqa: PLC0415
+
+    sweep = _recorded(options)
+    done = review(sweep)
+    tracked = _view(sweep, done)
+    content = {
+        "study": sweep.study.name,
+        "runs": done.results.runs.num_rows,
+        "rescored": done.rescored,
+        "out": str(sweep.folder),
+        "tracking_uri": tracked.uri,
+        "tracking": tracked.state,
+    }
+    if options.json:
+        print(json.dumps(content))
+    elif tracked.state == "written":
+        what = f"{content['runs']} runs in {len(sweep.study.cells)} cells"
+        print(f"MLflow: {tracked.uri} shows {what} of {sweep.study.name}")
+    if tracked.problem:
+        print(f"MLflow: {tracked.problem}", file=sys.stderr)
+    return OK if tracked.state == "written" else INCOMPLETE
+
+
+def _status(options: argparse.Namespace) -> int:
+    from rich.console import Console  # noqa: PLC0415
+
+    from sweeps import status as state  # noqa: PLC0415
+
+    if options.study is None:
+        found = state.list_status(options.out or Path("runs"))
+        print(json.dumps({"studies": found})) if options.json else state.print_list(
+            found, Console()
+        )
+        return OK if all(one["unscored"] == 0 for one in found) else INCOMPLETE
+    named = Path(options.study)
+    if named.is_dir() and not options.out:
+        content = state.status(named, state.read_plan(named))  # quick: neither data nor torch
+    else:
+        from sweeps.plan import as_json  # noqa: PLC0415
+
+        sweep = _open(options)
+        plan = json.loads(as_json(sweep.study, sweep.dataset, sweep.runs, []))
+        content = state.status(sweep.folder, plan)
+    print(json.dumps(content)) if options.json else state.print_status(content, Console())
+    return OK if content["unscored"] == 0 else INCOMPLETE
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from sweeps.study import find_study, read_yaml  # noqa: PLC0415
+    from sweeps.tracking import tracking_uri  # noqa: PLC0415
+    from sweeps.tracking.problems import without_credentials  # noqa: PLC0415
+    from sweeps.ui import LOOPBACK, SERVER, check_store, places_of, served  # noqa: PLC0415
+
+    uri = tracking_uri()
+    check_store(uri)
+    study = read_yaml(find_study(options.study)).get("name") if options.study else None
+    places = places_of(uri, study)
+    if SERVER.match(uri):  # has its own UI
+        _print_links(without_credentials(uri).rstrip("/"), places)
+        return OK
+    if options.host not in LOOPBACK:
+        what = "asks for no password: whoever reaches it can read and change every run"
+        print(f"--host {options.host}: the UI {what}", file=sys.stderr)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    try:
+        with served(uri, options.host, options.port) as (address, process):
+            _print_links(address, places)
+            print("until Ctrl-C", file=sys.stderr)
+            code = process.wait()
+    except KeyboardInterrupt:
+        return OK
+    raise Refused([f"the MLflow UI ended by itself, with exit code {code}"])
+
+
+def _print_links(address: str, places: Sequence[str]) -> None:
+    print(f"{address}{places[0]}", flush=True)
+    for place in places[1:]:
+        print(f"its seeds, grouped by cell: {address}{place}", file=sys.stderr)
 
 
 def _show(sweep: Sweep, done: Review) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from sweeps.terminal import Look
+from sweeps.look import Look
 from sweeps.wording import minutes
 
 LINE_EVERY = 10.0  # seconds between progress lines in a log

@@ -16,14 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.scores import METRICS
+from sweeps import states
 from sweeps.mistakes import Refused
 from sweeps.plan import Run
 from sweeps.stability import stability
 from sweeps.storage import write_whole
 from sweeps.study import Study
 
-DONE = ("ok", "collapsed", "diverged")
-SCORED = ("ok", "collapsed")
+DONE, SCORED = states.DONE, states.SCORED
 RECORDED = (*METRICS, "reconstruction", "divergence_value")
 OUTCOMES = (*METRICS, "agreement", *RECORDED[len(METRICS) :])  # the one that seeds have together
 IN_UNIT_RANGE = (*METRICS, "agreement")  # 0 ... 1, higher is better
@@ -83,17 +83,11 @@ def write_part(folder: Path, pack_id: str, records: Sequence[Record]) -> None:
 
 
 def read_records(folder: Path) -> dict[str, Record]:
-    """Return each run's record by run_id; a finished one wins over a failed, then the newer.
+    """Return each run's record by run_id, the one that counts.
 
     Raises Refused where a part cannot be read.
     """
-    best: dict[str, Record] = {}
-    for path in parts(folder):
-        for record in read_part(path):
-            known = best.get(record["run_id"])
-            if known is None or _rank(record) > _rank(known):
-                best[record["run_id"]] = record
-    return best
+    return states.that_count(record for path in parts(folder) for record in read_part(path))
 
 
 def parts(folder: Path) -> list[Path]:
@@ -110,10 +104,6 @@ def read_part(path: Path) -> list[Record]:
         fix = "move it away, and run the study again to train its runs anew"
         raise Refused([f"{path}: cannot be read as a part of records: {reason}; {fix}"]) from None
     return records
-
-
-def _rank(record: Record) -> tuple[bool, Any]:
-    return record["status"] in DONE, record["finished_at"]
 
 
 def gather(
@@ -177,11 +167,11 @@ def _summary(
 
 
 def _counts(members: Sequence[Record], planned: int) -> dict[str, int]:
-    states = [record["status"] for record in members]
+    found = [record["status"] for record in members]
     return {
         "n_planned": planned,
-        "n_scored": sum(state in SCORED for state in states),
-        **{f"n_{state}": states.count(state) for state in (*DONE, "failed")},
+        "n_scored": sum(state in SCORED for state in found),
+        **{f"n_{state}": found.count(state) for state in (*DONE, "failed")},
     }
 
 

@@ -8,25 +8,24 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
 from sweeps.answer import answer
+from sweeps.look import Look, many
+from sweeps.look import write as _print
 from sweeps.results import Results
 from sweeps.study import Study
 from sweeps.wording import (
-    DASH,
     Baselines,
     Row,
     Subject,
     between,
     fixed,
-    many,
     minutes,
     notes,
     percent,
@@ -36,9 +35,7 @@ from sweeps.wording import (
     variances,
 )
 
-NARROW, WIDE = 80, 120  # a pipe's and a log's width; beyond the other the eye loses its row
 MOST_LISTED = 30  # cells that a plan names
-NARROWEST = 40  # below it lines run over rather than lose a number
 
 
 def _columns(study: Subject, rows: Sequence[Row]) -> dict[str, list[str]]:
@@ -80,31 +77,6 @@ def markdown_table(study: Subject, results: Results, baselines: Baselines) -> st
 def _literal(words: str) -> str:
     """Escape what markdown or HTML would act upon; `leaky_relu` needs nothing."""
     return re.sub(r"([\\`*\[\]<>|&~])", r"\\\1", " ".join(words.split()))
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a terminal can show."""
-
-    width: int = NARROW
-    encoding: str = "utf-8"
-    styled: bool = True
-
-    @classmethod
-    def of(cls, console: Console) -> Look:
-        """Return a console's own. No style under NO_COLOR: rich would keep bold and dim."""
-        styled = console.is_terminal and not console.no_color
-        return cls(min(max(console.width, NARROWEST), WIDE), console.encoding, styled)
-
-    def text(self, words: str, style: str = "") -> Text:
-        """Return words that can be printed there, and are never read as markup or control codes."""
-        plain = "".join(c if c.isprintable() or c == "\n" else "?" for c in words)
-        try:
-            plain.encode(self.encoding)
-        except UnicodeEncodeError:
-            spelled = plain.replace(DASH, "-").replace("…", "...")
-            plain = spelled.encode(self.encoding, "replace").decode(self.encoding)
-        return Text(plain, style if self.styled else "")
 
 
 # Left out in this order where labels need the room; the first two for the look of it alone.
@@ -201,15 +173,6 @@ def _seeds_each(results: Results) -> str:
     counts: list[int] = sorted({row["n_planned"] for row in results.summary.to_pylist()})
     least = f"{counts[0]:,} to " if len(counts) > 1 else ""
     return least + many(counts[-1], "seed")
-
-
-def _print(console: Console, look: Look, what: RenderableType) -> None:
-    """Print without the blanks that rich fills lines with, and never cut a number off."""
-    options = console.options.update(width=look.width, highlight=False)
-    for line in console.render_lines(what, options, pad=False):
-        text = Text.assemble(*((piece.text, piece.style or "") for piece in line))
-        text.rstrip()
-        console.print(text, soft_wrap=True, highlight=False)
 
 
 def print_plan(study: Study, content: Mapping[str, Any], console: Console) -> None:

@@ -104,11 +104,6 @@ def variances(values: Sequence[float | None]) -> list[str]:
     return [DASH if v is None else f"{v:.4f}" if enough else f"{v:.1e}" for v in values]
 
 
-def many(count: int, what: str) -> str:
-    """Return a count with its noun, in the plural where it is not one."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def mixed_cells(results: Results) -> list[str]:
     """Return a sentence for each cell whose records mix machines, settings or versions."""
     seen: dict[str, dict[str, set[str]]] = {}

@@ -7,7 +7,9 @@ completed by the next one.
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,14 +22,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from models.datasets import Dataset
 from sweeps.cells import Cell
 from sweeps.plan import Run
 from sweeps.results import OUTCOMES, Record, Results
 from sweeps.study import Study
 from sweeps.tracking.problems import sentence, without_credentials
-from sweeps.tracking.view import MOST_TAG_TEXT, Point, View, Wanted, as_text, finite, quiet
+from sweeps.tracking.saved import saved_views
+from sweeps.tracking.view import (
+    MOST_TAG_TEXT,
+    Input,
+    Point,
+    View,
+    Wanted,
+    as_text,
+    experiment_of,
+    finite,
+    quiet,
+)
 
-ARTIFACTS = ("results.parquet", "summary.parquet", "report.html")
+ARTIFACTS = ("results.parquet", "summary.parquet", "report.html", "figures/*.svg", "figures/*.png")
 CURVES = ("loss", "reconstruction", "divergence")
 CURVE_POINTS = 20
 
@@ -46,8 +60,18 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd().as_posix()}/mlflow.db"
 
 
+def experiment_id(uri: str, study: str) -> str | None:
+    """Return MLflow's id of a study's experiment, None where there is none.
+
+    Raises what MLflow raises where the store cannot be read.
+    """
+    with quiet():
+        return experiment_of(uri, study)
+
+
 def track(
     study: Study,
+    dataset: Dataset,
     runs: Sequence[Run],
     folder: Path,
     results: Results,
@@ -62,11 +86,23 @@ def track(
     uri = uri or tracking_uri()
     try:
         with quiet():
-            view = View(uri, study.name)
-            _write(view, _study_run(study, results, table), runs, folder, results)
+            view = View(uri, study.name, _input(study, dataset))
+            _write(view, _study_run(study, dataset, results, table), runs, folder, results)
+            view.save(saved_views(study))
     except Exception as failure:  # noqa: BLE001 - the view must not change how a sweep ends
-        return Tracked(without_credentials(uri), "pending", sentence(uri, failure))
+        later = f"then: sweeps track {shlex.quote(str(folder))}"
+        return Tracked(without_credentials(uri), "pending", f"{sentence(uri, failure)}; {later}")
     return Tracked(without_credentials(uri), "written", None)
+
+
+def _input(study: Study, dataset: Dataset) -> Input:
+    """Return what the UI shows as a run's dataset; MLflow is given no image and computes nothing.
+
+    Its own digest would read the first 10,000 values only.
+    """
+    size = {"num_rows": len(dataset.images), "num_elements": int(dataset.images.size)}
+    settings = study.dataset.model_dump(mode="json")
+    return Input(dataset.name, dataset.image_digest, json.dumps(settings), json.dumps(size))
 
 
 def _write(view: View, top: Wanted, runs: Sequence[Run], folder: Path, results: Results) -> None:
@@ -82,12 +118,13 @@ def _write(view: View, top: Wanted, runs: Sequence[Run], folder: Path, results: 
         if record := records.get(run.run_id):
             wanted = _seed_run(run, record, parents[run.cell_id])
             view.put(wanted, partial(_curve, history, record))
-    for name in ARTIFACTS:
-        view.attach(study, folder / name)
+    for pattern in ARTIFACTS:
+        for path in sorted(folder.glob(pattern)):
+            view.attach(study, path, path.relative_to(folder))
     view.retire_the_rest()
 
 
-def _study_run(study: Study, results: Results, table: str) -> Wanted:
+def _study_run(study: Study, dataset: Dataset, results: Results, table: str) -> Wanted:
     counts = [name for name in results.summary.column_names if name.startswith("n_")]
     metrics = {name: pc.sum(results.summary[name]).as_py() for name in counts}
     metrics |= {"n_cells": len(study.cells), "n_seeds": len(study.seeds)}
@@ -96,6 +133,7 @@ def _study_run(study: Study, results: Results, table: str) -> Wanted:
         "metric": study.metric,
         "low": study.low,
         "seeds": _seeds(study.seeds),
+        "dataset_digest": dataset.image_digest,
     }
     start, end = _span(results.runs.to_pylist())
     return Wanted("study", study.name, study.name, tags, metrics, start=start, end=end)
@@ -108,7 +146,7 @@ def _cell_run(row: dict[str, Any], cell: Cell, records: dict[str, Record], paren
         "cell",
         row["cell_id"],
         cell.label,
-        _cell_tags(cell, row["cell_id"], parent),
+        _cell_tags(cell, parent),
         {name: value for name, value in row.items() if name not in cell.axes},
         _flat(cell.spec.model_dump(mode="json")),
         start=start,
@@ -124,7 +162,9 @@ def _seed_run(run: Run, record: Record, parent: str) -> Wanted:
         "seed",
         run.run_id,
         f"seed {run.seed} · {run.cell.label}",  # lists cut a name off at its end
-        _cell_tags(run.cell, run.cell_id, parent)
+        _cell_tags(run.cell, parent)
+        # On seeds alone, so that the UI's own groups by them hold nothing but seeds.
+        | {"cell": run.cell.label, "cell_id": run.cell_id}
         | {name: record[name] for name in (*shown, *versions)}
         | {"mlflow.source.git.commit": record["git_commit"]},
         {name: record[name] for name in (*OUTCOMES, "seconds")},
@@ -135,9 +175,9 @@ def _seed_run(run: Run, record: Record, parent: str) -> Wanted:
     )
 
 
-def _cell_tags(cell: Cell, cell_id: str, parent: str) -> dict[str, Any]:
+def _cell_tags(cell: Cell, parent: str) -> dict[str, Any]:
     axes = {f"axis.{name}": value for name, value in cell.axes.items()}
-    return {"mlflow.parentRunId": parent, "cell": cell.label, "cell_id": cell_id, **axes}
+    return {"mlflow.parentRunId": parent, **axes}
 
 
 def _milliseconds(record: Record) -> int:

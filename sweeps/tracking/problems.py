@@ -38,14 +38,14 @@ def without_credentials(uri: str) -> str:
 
 
 def sentence(uri: str, failure: Exception) -> str:
-    """Say what happened, where, and what follows, without a secret."""
+    """Say what happened and where, without a secret."""
     said, where = str(failure), without_credentials(uri)
     known = (words for pattern, words in PROBLEMS if re.search(pattern, said, re.IGNORECASE))
-    what = next(known, None) or f"failed ({type(failure).__name__}: {_scrubbed(said, uri)})"
-    return f"MLflow at {where} {what}; it will be written by the next run or report"
+    what = next(known, None) or f"failed ({type(failure).__name__}: {scrubbed(said, uri)})"
+    return f"MLflow at {where} {what}"
 
 
-def _scrubbed(text: str, uri: str) -> str:
+def scrubbed(text: str, uri: str) -> str:
     """Return the first line of a message, without what `without_credentials` hides."""
     text = text.replace(uri, without_credentials(uri))
     userinfo = uri.partition("://")[2].rpartition("@")[0]

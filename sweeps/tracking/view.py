@@ -10,7 +10,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.results import OUTCOMES
+from sweeps.tracking.saved import SAVED_VIEW, changed_by_reader
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it when it is imported
 
@@ -29,7 +30,8 @@ PAGE = 200  # runs in one answer: a thousand take a server longer than the timeo
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 # MLflow's limits: a batch holds 1000 things, of params and tags 100 each; characters of a value.
 NUMBERS, TEXTS = 800, 100
-MOST_PARAM_TEXT, MOST_TAG_TEXT = 6000, 8000
+MOST_PARAM_TEXT, MOST_TAG_TEXT, MOST_DIGEST = 6000, 8000, 36
+DATA_SOURCE = "seedsweep"  # the type of our datasets' sources, by which they are told from others
 # The tag by which a level's runs are found again.
 OWN_ID = {"study": "seedsweep.study", "cell": "seedsweep.cell_id", "seed": "seedsweep.run_id"}
 # MLflow's own defaults wait for minutes (7 retries, 120 s each) and print links to stdout.
@@ -58,12 +60,32 @@ class Wanted:
     end: int | None = None
 
 
+@dataclass(frozen=True)
+class Input:
+    """The dataset of every run: its name, SHA-256, and as JSON where it is from and its size."""
+
+    name: str
+    digest: str
+    source: str
+    profile: str
+
+    def entity(self) -> entities.DatasetInput:
+        """Return it as MLflow holds it."""
+        digest = self.digest[:MOST_DIGEST]
+        content = entities.Dataset(
+            self.name, digest, DATA_SOURCE, self.source, profile=self.profile
+        )
+        return entities.DatasetInput(
+            content, [entities.InputTag("mlflow.data.context", "training")]
+        )
+
+
 class View:
     """One study's experiment: what it shows, and how its runs become what is wanted."""
 
-    def __init__(self, uri: str, study: str) -> None:
+    def __init__(self, uri: str, study: str, data: Input) -> None:
         """Find, restore or create the experiment, and read its runs."""
-        self.client, self.study = MlflowClient(uri, uri), study
+        self.client, self.study, self.data = MlflowClient(uri, uri), study, data.entity()
         self.experiment = self._experiment()
         self.shown: dict[tuple[str, str], entities.Run] = {}
         self.doubles: list[entities.Run] = []
@@ -94,8 +116,11 @@ class View:
         """Create the run or write what differs; return MLflow's id of it."""
         run = self.shown.pop((wanted.level, wanted.own_id), None)
         metrics = {name: float(value) for name, value in wanted.metrics.items() if finite(value)}
-        if run is not None and any(_ours(name) for name in run.data.metrics.keys() - metrics):
-            self.client.delete_run(run.info.run_id)  # a number cannot be taken back singly
+        if run is not None and (
+            any(_ours(name) for name in run.data.metrics.keys() - metrics)
+            or any(data.digest != self.data.dataset.digest for data in _data(run))
+        ):
+            self.client.delete_run(run.info.run_id)  # a number or input cannot be taken back singly
             run = None
         tags = self._tags(wanted)
         if run is None:
@@ -117,6 +142,8 @@ class View:
         ]
         changed = [entities.RunTag(*item) for item in tags.items() - run.data.tags.items()]
         self._log(run.info.run_id, points, params, changed)
+        if not _data(run):
+            self.client.log_inputs(run.info.run_id, [self.data])
         self._settle(run, wanted, run.data.tags.keys() - tags)
         return str(run.info.run_id)
 
@@ -146,20 +173,29 @@ class View:
     def _settle(self, run: entities.Run, wanted: Wanted, other_tags: Iterable[str]) -> None:
         """Take back what no longer holds, rename, and end the run."""
         for name in other_tags:
-            if name == "error" or name.startswith("axis."):
+            if name in ("error", "cell", "cell_id") or name.startswith("axis."):
                 self.client.delete_tag(run.info.run_id, name)
         if run.info.run_name != wanted.name:
             self.client.update_run(run.info.run_id, name=wanted.name)
         if run.info.status != wanted.status or wanted.end not in (None, run.info.end_time):
             self.client.set_terminated(run.info.run_id, wanted.status, wanted.end)
 
-    def attach(self, run_id: str, path: Path) -> None:
-        """Store a file with a run, again when its content is another."""
-        tags, name = self.client.get_run(run_id).data.tags, f"seedsweep.sha256.{path.name}"
-        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-        if digest and tags.get(name) != digest:
-            self.client.log_artifact(run_id, str(path))
+    def attach(self, run_id: str, path: Path, place: Path) -> None:
+        """Store a file with a run at a place, again when its content is another."""
+        name = f"seedsweep.sha256.{place.as_posix()}"
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if self.client.get_run(run_id).data.tags.get(name) != digest:
+            inside = None if place.parent == Path() else place.parent.as_posix()
+            self.client.log_artifact(run_id, str(path), inside)
             self.client.set_tag(run_id, name, digest)
+
+    def save(self, views: Mapping[str, str]) -> None:
+        """Put views by their names into the UI's list, but for those that a reader has changed."""
+        known = self.client.get_experiment(self.experiment).tags
+        for name, content in views.items():
+            tag = f"{SAVED_VIEW}{name}"
+            if known.get(tag) != content and not changed_by_reader(known.get(tag)):
+                self.client.set_experiment_tag(self.experiment, tag, content)
 
     def retire_the_rest(self) -> None:
         """Mark the runs that the plan no longer asks for; end those that were left running."""
@@ -170,11 +206,23 @@ class View:
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
 
+def _data(run: entities.Run) -> list[entities.Dataset]:
+    """Return the datasets that we gave a run."""
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    return [one.dataset for one in inputs if one.dataset.source_type == DATA_SOURCE]
+
+
 def _moment(run: entities.Run, wanted: Wanted) -> int:
     """Return the time of a run's numbers: its own at first, then now: MLflow shows the latest."""
     if not run.data.metrics and wanted.end:
         return wanted.end
     return max(round(time.time() * 1000), (run.info.end_time or 0) + 1, (wanted.end or 0) + 1)
+
+
+def experiment_of(uri: str, study: str) -> str | None:
+    """Return MLflow's id of a study's experiment, None where there is none."""
+    found = MlflowClient(uri, uri).get_experiment_by_name(study)
+    return str(found.experiment_id) if found else None
 
 
 def as_text(value: Any) -> str:
