@@ -250,7 +250,7 @@ def review(sweep: Sweep) -> Review:
     baselines = score_baselines(sweep)
     tables = results.gather(sweep.study, sweep.runs, read_records(sweep.folder), baselines)
     results.write_tables(sweep.folder, tables)
-    page = write_report(sweep.study, sweep.runs, sweep.folder, tables, baselines)
+    page = write_report(sweep.study, sweep.dataset, sweep.folder, tables, baselines)
     return Review(tables, baselines, page, rescored)
 
 

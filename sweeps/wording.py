@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeps.results import SCORED, Results
+from sweeps.results import OUTCOMES, SCORED, Results
 from sweeps.stability import LEAST_FOR_BOOTSTRAP
 from sweeps.study import Study
 
@@ -39,22 +39,43 @@ METRICS = {
         f"balanced accuracy at the midpoint of the prior; {HALVES}; undefined without a prior"
     ),
 }
+LOSSES = {
+    "reconstruction": "half the squared error of an image, summed over its pixels; lower is better",
+    "divergence_value": (
+        "the divergence of the class units' codes from the prior, without its weight; lower is "
+        "nearer; different divergences do not compare"
+    ),
+}
 
 
-def ranked(study: Study, results: Results) -> list[Row]:
-    """Return the summary's rows by the study's metric: best mean first, rows without one last."""
+def shown_metrics(study: Study, results: Results) -> list[str]:
+    """Return the study's metric and every other outcome that some cell defines."""
     rows: list[Row] = results.summary.to_pylist()
-    return sorted(rows, key=lambda row: _falling(row[f"{study.metric}_mean"]))
+    others = [name for name in OUTCOMES if any(row[f"{name}_mean"] is not None for row in rows)]
+    return list(dict.fromkeys([study.metric, *others]))
 
 
-def ranked_baselines(study: Study, baselines: Baselines) -> list[tuple[str, float | None]]:
-    """Return each baseline's value of the study's metric, best first."""
-    values = [(name, scores.get(study.metric)) for name, scores in baselines.items()]
-    return sorted(values, key=lambda pair: _falling(pair[1]))
+def ranked(study: Study, results: Results, metric: str | None = None) -> list[Row]:
+    """Return the summary's rows by a metric, the study's own if none is named.
+
+    Best mean first: the highest score, the lowest loss; rows without a mean last.
+    """
+    rows: list[Row] = results.summary.to_pylist()
+    name = metric or study.metric
+    return sorted(rows, key=lambda row: _falling(row[f"{name}_mean"], name))
 
 
-def _falling(value: float | None) -> float:
-    return math.inf if value is None else -value
+def ranked_baselines(
+    study: Study, baselines: Baselines, metric: str | None = None
+) -> list[tuple[str, float | None]]:
+    """Return each baseline's value of a metric, the study's own if none is named, best first."""
+    named = metric or study.metric
+    values = [(name, scores.get(named)) for name, scores in baselines.items()]
+    return sorted(values, key=lambda pair: _falling(pair[1], named))
+
+
+def _falling(value: float | None, metric: str) -> float:
+    return math.inf if value is None else value if metric in LOSSES else -value
 
 
 def fixed(value: float | None, digits: int = 3) -> str:
