@@ -106,10 +106,11 @@ def code_densities(cells: Sequence[Codes], class_names: Sequence[str]) -> Figure
             _histograms(axes, cell, len(names))
         else:
             _scatter(axes, cell, len(names))
+            axes.set_aspect("equal", adjustable="datalim")
         where: dict[str, Any] = {"transform": axes.transAxes, "parse_math": False}
         axes.text(0.99, 0.97, cell.note, ha="right", va="top", alpha=0.8, **where)
-    for axes in lowest(found, ACROSS):
-        axes.set_xlabel("code" if cells[0].units.shape[1] == 1 else "first unit", labelpad=2)
+    for axes, cell in zip(lowest(found, ACROSS), lowest(cells, ACROSS), strict=True):
+        axes.set_xlabel("code" if cell.units.shape[1] == 1 else "first unit", labelpad=2)
     return figure
 
 

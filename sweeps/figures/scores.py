@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
 
 from sweeps.figures.style import (
     FAINT,
@@ -73,6 +74,8 @@ def strip_plot(
     axes.set_xlabel(metric, parse_math=False)
     if not marks and min(drawn, default=0) > 0 and max(drawn) > LOGARITHMIC * min(drawn):
         axes.set(xscale="log", xlim=(min(drawn) / 1.3, max(drawn) * 1.3))  # a loss that ran away
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="x", color=INK, alpha=FAINT / 2, linewidth=0.6)
     for (value, name, colour), level in zip(marks, levels, strict=True):
         _mark(axes, value, name, colour, level, limits)
@@ -106,9 +109,9 @@ def _strip(axes: Axes, place: int, row: Row, runs: Sequence[Row], metric: str) -
     mean, ends = row[f"{metric}_mean"], (row[f"{metric}_ci_low"], row[f"{metric}_ci_high"])
     if mean is None:
         where = axes.get_yaxis_transform()
-        axes.text(
-            0.5, place, "no scored run", ha="center", va="center", alpha=0.75, transform=where
-        )
+        scored = any(run["status"] in {"ok", "collapsed"} for run in runs)
+        words = "not defined" if scored else "no scored run"
+        axes.text(0.5, place, words, ha="center", va="center", alpha=0.75, transform=where)
         return
     below = place + 0.3
     if ends[0] is not None:
@@ -190,7 +193,7 @@ def _levels(
     return found
 
 
-MOST_NUMBERED = 48
+MOST_NUMBERED = 36
 TALL = 0.56 * TEXT  # half a number's height, with air
 AROUND = [
     (radius * math.cos(turn * math.pi / 6), radius * math.sin(turn * math.pi / 6))
@@ -206,18 +209,19 @@ def mean_against_spread(
     """Draw each cell's mean (x) and sd over seeds (y), numbered in the order of `rows`.
 
     The corner that is wanted is named: `high` and steady, or low and steady. Cells without an sd
-    are left out; after the first 48 they have no number. Dashed: the baseline.
+    are left out; after the first 36 they have no number. Dashed: the baseline.
     """
     known = [row for row in rows if row[f"{metric}_sd"] is not None]
     means = [row[f"{metric}_mean"] for row in known]
     spreads = [row[f"{metric}_sd"] for row in known]
     names = [wrapped(row["cell"], 48)[:2] for row in known[:MOST_NUMBERED]]
     lines = sum(map(len, names)) + 0.25 * len(names)
-    tall = max(3.2, lines * LINE)
-    height, wide = tall + 0.75, 4.9
+    high_up, wide = min(4.2, max(3.2, lines * LINE)), 4.9
+    height = max(high_up, lines * LINE) + 0.75
     name = f"mean {metric} of each cell against its standard deviation"
     figure = Figure(figsize=(INCHES, height), label=name)
-    axes = figure.add_axes((0.6 / INCHES, 0.5 / height, wide / INCHES, tall / height))
+    bottom = height - 0.25 - high_up
+    axes = figure.add_axes((0.6 / INCHES, bottom / height, wide / INCHES, high_up / height))
     quiet(axes)
     at = [] if baseline is None else [baseline[1]]
     axes.set(xlim=padded([*means, *at] or [0.0, 1.0]), ylim=_from_zero(spreads))

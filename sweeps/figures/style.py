@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from matplotlib import style
 from matplotlib.axes import Axes
@@ -33,6 +33,7 @@ DARK = {
         )
     ),
 }
+Panel = TypeVar("Panel")
 INK = "#000000"  # `svg` makes of it the colour of the text around
 FAINT = 0.22
 
@@ -101,7 +102,7 @@ def panels(
     return figure, found
 
 
-def lowest(axes: Sequence[Axes], across: int) -> Sequence[Axes]:
+def lowest(axes: Sequence[Panel], across: int) -> Sequence[Panel]:
     """Return the panels with none below them."""
     return axes[max(0, len(axes) - across) :]
 
