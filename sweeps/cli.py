@@ -245,7 +245,7 @@ def _report(options: argparse.Namespace) -> int:
     sweep = _recorded(options)
     done = review(sweep)
     if options.json:
-        print(json.dumps(as_json(sweep.study, done.results, done.baselines)))
+        print(json.dumps(as_json(sweep.study, done.results, done.baselines, done.answer)))
     else:
         _show(sweep, done)
     states = count_states(done.results)
@@ -282,6 +282,7 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _report_table(options: argparse.Namespace) -> int:
+    from sweeps.answer import answer  # noqa: PLC0415
     from sweeps.report import as_json, write_report  # noqa: PLC0415
     from sweeps.results import to_parquet  # noqa: PLC0415
     from sweeps.sheet import read_sheet  # noqa: PLC0415
@@ -294,20 +295,21 @@ def _report_table(options: argparse.Namespace) -> int:
     folder = options.out or Path("runs") / sheet.name
     if (folder / "study.yaml").exists():
         raise Refused([f"{folder}: holds a study, which has its own report; choose another --out"])
+    found = answer(sheet, tables, {})
     try:
         write_whole(folder / "summary.parquet", to_parquet(tables.summary))
-        page = write_report(sheet, (), folder, tables, {})
+        page = write_report(sheet, None, folder, tables, {}, found)
     except OSError as failure:
         text = f"{folder}: the report cannot be written: {failure.strerror}"
         raise Refused([f"{text}; choose another with --out"]) from None
     if options.json:
-        print(json.dumps(as_json(sheet, tables, {})))
+        print(json.dumps(as_json(sheet, tables, {}, found)))
     else:
         from rich.console import Console  # noqa: PLC0415
 
         from sweeps.terminal import print_table  # noqa: PLC0415
 
-        print_table(sheet, tables, {}, console=Console())
+        print_table(sheet, tables, {}, found, console=Console())
         print(f"\nreport: {page}")
     return OK if tables.runs["status"].to_pylist().count("failed") == 0 else INCOMPLETE
 
@@ -402,7 +404,7 @@ def _show(sweep: Sweep, done: Review) -> None:
     if done.rescored:
         what = "runs scored again: their labels or their orientation changed"
         print(f"{done.rescored} {what}", file=sys.stderr)
-    print_table(sweep.study, done.results, done.baselines, console=Console())
+    print_table(sweep.study, done.results, done.baselines, done.answer, console=Console())
     print(f"\nreport: {done.page}")
 
 

@@ -30,6 +30,7 @@ from models.datasets import Dataset
 from models.datasets.split import training_rows
 from models.scores import Scorer
 from sweeps import results
+from sweeps.answer import Answer, answer
 from sweeps.launch import Launcher, Watch, open_launcher
 from sweeps.mistakes import Refused
 from sweeps.plan import Pack, Run, all_runs, as_json, packs_of
@@ -273,6 +274,7 @@ class Review:
 
     results: Results
     baselines: Baselines
+    answer: Answer
     page: Path
     rescored: int
 
@@ -285,8 +287,9 @@ def review(sweep: Sweep) -> Review:
     together = agreement(sweep, records)
     tables = results.gather(sweep.study, sweep.runs, records, baselines, together)
     results.write_tables(sweep.folder, tables)
-    page = write_report(sweep.study, sweep.runs, sweep.folder, tables, baselines)
-    return Review(tables, baselines, page, rescored)
+    found = answer(sweep.study, tables, baselines)
+    page = write_report(sweep.study, sweep.dataset, sweep.folder, tables, baselines, found)
+    return Review(tables, baselines, found, page, rescored)
 
 
 def count_states(tables: Results) -> Counter[str]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from sweeps.answer import answer
+from sweeps.answer import Answer, answer
 from sweeps.look import Look, many
 from sweeps.look import write as _print
 from sweeps.results import Results
@@ -148,14 +148,19 @@ def _fit(
 
 
 def print_table(
-    study: Subject, results: Results, baselines: Baselines, *, console: Console
+    study: Subject,
+    results: Results,
+    baselines: Baselines,
+    found: Answer | None = None,
+    *,
+    console: Console,
 ) -> None:
     """Print the answer, the table, what to know before believing it, and how it came about."""
     look = Look.of(console)
     cells = many(results.summary.num_rows, "cell")
     title = f"{study.name}: {study.metric}, {cells}, {_seeds_each(results)} each"
     _print(console, look, look.text(title, "bold"))
-    _print(console, look, look.text(answer(study, results, baselines).sentence))
+    _print(console, look, look.text((found or answer(study, results, baselines)).sentence))
     _print(console, look, Text())
     _print(console, look, stability_table(study, results, baselines, look))
     for mark, sentences in ("!", notes(study, results)), ("-", protocol(study, baselines)):

@@ -7,6 +7,7 @@ of a few seeds differ by chance.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,6 +55,13 @@ METRICS = {
         "|Spearman correlation| of their class units; it reads no labels"
     ),
 }
+LOSSES = {
+    "reconstruction": "half the squared error of an image, summed over its pixels; lower is better",
+    "divergence_value": (
+        "the divergence of the class units' codes from the prior, without its weight; lower is "
+        "nearer; different divergences do not compare"
+    ),
+}
 
 
 def outcomes(study: Subject) -> tuple[str, ...]:
@@ -61,20 +69,36 @@ def outcomes(study: Subject) -> tuple[str, ...]:
     return (study.metric,) if isinstance(study, Sheet) else OUTCOMES
 
 
-def ranked(study: Subject, results: Results) -> list[Row]:
-    """Return the summary's rows by the study's metric: best mean first, rows without one last."""
+def shown_metrics(study: Subject, results: Results) -> list[str]:
+    """Return the study's metric and every other outcome that some cell defines."""
     rows: list[Row] = results.summary.to_pylist()
-    return sorted(rows, key=lambda row: _falling(row[f"{study.metric}_mean"]))
+    others = [
+        name for name in outcomes(study) if any(row[f"{name}_mean"] is not None for row in rows)
+    ]
+    return list(dict.fromkeys([study.metric, *others]))
 
 
-def ranked_baselines(study: Subject, baselines: Baselines) -> list[tuple[str, float | None]]:
-    """Return each baseline's value of the study's metric, best first."""
-    values = [(name, scores.get(study.metric)) for name, scores in baselines.items()]
-    return sorted(values, key=lambda pair: _falling(pair[1]))
+def ranked(study: Subject, results: Results, metric: str | None = None) -> list[Row]:
+    """Return the summary's rows by a metric, the study's own if none is named.
+
+    Best mean first: the highest score, the lowest loss; rows without a mean last.
+    """
+    rows: list[Row] = results.summary.to_pylist()
+    name = metric or study.metric
+    return sorted(rows, key=lambda row: _falling(row[f"{name}_mean"], name))
 
 
-def _falling(value: float | None) -> float:
-    return math.inf if value is None else -value
+def ranked_baselines(
+    study: Subject, baselines: Baselines, metric: str | None = None
+) -> list[tuple[str, float | None]]:
+    """Return each baseline's value of a metric, the study's own if none is named, best first."""
+    named = metric or study.metric
+    values = [(name, scores.get(named)) for name, scores in baselines.items()]
+    return sorted(values, key=lambda pair: _falling(pair[1], named))
+
+
+def _falling(value: float | None, metric: str) -> float:
+    return math.inf if value is None else value if metric in LOSSES else -value
 
 
 def fixed(value: float | None, digits: int = 3) -> str:
@@ -82,6 +106,23 @@ def fixed(value: float | None, digits: int = 3) -> str:
     if value is None:
         return DASH
     return f"{value:.{digits}f}" if abs(value) < HUGE else f"{value:.{digits - 1}e}"
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """Return a difference with its sign; a dash for None."""
+    return DASH if value is None else f"{value:+.{digits}f}"
+
+
+def p_value(value: float | None) -> str:
+    """Return a p-value with three decimals, or that it is below them; a dash for None."""
+    if value is None:
+        return DASH
+    return "<0.001" if value < 0.001 else f"{value:.3f}"  # noqa: PLR2004
+
+
+def place_of(metric: str) -> str:
+    """Return a metric's name as a file and a page may hold it; a foreign one may be any text."""
+    return re.sub(r"[^A-Za-z0-9_]+", "-", metric).strip("-")[:60] or "metric"
 
 
 def between(low: float | None, high: float | None, digits: int = 3) -> str:
