@@ -89,7 +89,8 @@ def _load(asked: dict[str, Any], where: str, *, alone: bool) -> Dataset:
         found = [(place_of(wrong), wrong.sentence) for wrong in sentences(failure, _Asked)]
     except BadData as bad:
         found = [(f"dataset.{bad.setting}", bad.sentence)]
-    raise Refused([f"{where}: {text}" if alone else f"{where}: {at}: {text}" for at, text in found])
+    places = [where if alone or not at else f"{where}: {at}" for at, _ in found]
+    raise Refused([f"{at}: {text}" for at, (_, text) in zip(places, found, strict=True)])
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
