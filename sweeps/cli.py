@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     ui.set_defaults(command=_ui)
     ui.add_argument("study", nargs="?", metavar="STUDY|DIR", help="whose experiment to show")
     ui.add_argument("--port", type=int, metavar="N", help="[a free one]")
-    ui.add_argument("--host", default="127.0.0.1", help="where to listen [127.0.0.1]")
+    ui.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="[127.0.0.1]")
     _add_data(commands)
     return parser
 

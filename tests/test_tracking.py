@@ -21,6 +21,7 @@ from tracked import (
     TABLE,
     Finished,
     assert_equal_to_tables,
+    content,
     dump,
     level,
     shown,
@@ -380,6 +381,22 @@ def test_readers_may_add_to_a_run(small: Finished, uri: str) -> None:
     before = dump(uri)
     small.track(uri)
     assert dump(uri) == before
+
+
+def test_what_an_older_version_wrote_is_brought_in_line(small: Finished, uri: str) -> None:
+    """Cells had the tags that only seeds should have, a study run a tag a file."""
+    small.track(uri)
+    before, client = content(uri), MlflowClient(uri)
+    runs = shown(uri)
+    (top,) = level(runs, "study").values()
+    client.set_tag(top.info.run_id, "seedsweep.sha256.report.html", "0" * 64)
+    client.set_tag(top.info.run_id, "seedsweep.files", "{spoiled")
+    for run in level(runs, "cell").values():
+        client.set_tag(run.info.run_id, "cell", run.info.run_name)
+        client.set_tag(run.info.run_id, "cell_id", "x")
+    assert content(uri) != before
+    small.track(uri)
+    assert content(uri) == before
 
 
 def test_what_was_left_running_is_ended(small: Finished, uri: str) -> None:

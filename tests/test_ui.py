@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import time
 import urllib.request
 from pathlib import Path
 
@@ -106,4 +107,7 @@ def test_a_database_is_served_and_nothing_stays(
         file = f"{address}/get-artifact?path=figures/seeds.svg&run_uuid={run.info.run_id}"
         with urllib.request.urlopen(file) as answer:  # noqa: S310 - loopback
             assert answer.read() == b"<svg/>"
+    until = time.monotonic() + 10
+    while processes(process.pid) and time.monotonic() < until:
+        time.sleep(0.05)
     assert processes(process.pid) == {}

@@ -118,9 +118,8 @@ def _write(view: View, top: Wanted, runs: Sequence[Run], folder: Path, results: 
         if record := records.get(run.run_id):
             wanted = _seed_run(run, record, parents[run.cell_id])
             view.put(wanted, partial(_curve, history, record))
-    for pattern in ARTIFACTS:
-        for path in sorted(folder.glob(pattern)):
-            view.attach(study, path, path.relative_to(folder))
+    files = (path for pattern in ARTIFACTS for path in sorted(folder.glob(pattern)))
+    view.attach(study, {path.relative_to(folder).as_posix(): path for path in files})
     view.retire_the_rest()
 
 

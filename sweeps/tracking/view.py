@@ -11,7 +11,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +25,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it whe
 import mlflow.store.db.utils as database
 from mlflow import MlflowClient, entities
 
+FILES, FILE_DIGEST = "seedsweep.files", 16  # one tag: a run's page lists them all
+OLD_FILES = "seedsweep.sha256."  # what the first version wrote, a tag a file
 PAGE = 200  # runs in one answer: a thousand take a server longer than the timeout below
 # Else the UI opens the experiment among those of language models.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
@@ -173,21 +175,22 @@ class View:
     def _settle(self, run: entities.Run, wanted: Wanted, other_tags: Iterable[str]) -> None:
         """Take back what no longer holds, rename, and end the run."""
         for name in other_tags:
-            if name in ("error", "cell", "cell_id") or name.startswith("axis."):
+            if name in ("error", "cell", "cell_id") or name.startswith(("axis.", OLD_FILES)):
                 self.client.delete_tag(run.info.run_id, name)
         if run.info.run_name != wanted.name:
             self.client.update_run(run.info.run_id, name=wanted.name)
         if run.info.status != wanted.status or wanted.end not in (None, run.info.end_time):
             self.client.set_terminated(run.info.run_id, wanted.status, wanted.end)
 
-    def attach(self, run_id: str, path: Path, place: Path) -> None:
-        """Store a file with a run at a place, again when its content is another."""
-        name = f"seedsweep.sha256.{place.as_posix()}"
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        if self.client.get_run(run_id).data.tags.get(name) != digest:
-            inside = None if place.parent == Path() else place.parent.as_posix()
-            self.client.log_artifact(run_id, str(path), inside)
-            self.client.set_tag(run_id, name, digest)
+    def attach(self, run_id: str, files: Mapping[str, Path]) -> None:
+        """Store files with a run at their places, again where the content is another."""
+        known = _known_files(self.client.get_run(run_id).data.tags.get(FILES, ""))
+        for place, path in files.items():
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:FILE_DIGEST]
+            if known.get(place) != digest:
+                self.client.log_artifact(run_id, str(path), place.rpartition("/")[0] or None)
+                known[place] = digest
+                self.client.set_tag(run_id, FILES, json.dumps(known))
 
     def save(self, views: Mapping[str, str]) -> None:
         """Put views by their names into the UI's list, but for those that a reader has changed."""
@@ -204,6 +207,15 @@ class View:
                 self.client.set_tag(run.info.run_id, "seedsweep.current", "false")
             if run.info.status == "RUNNING":
                 self.client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _known_files(text: str) -> dict[str, str]:
+    """Read the digests of the files that a run has; a tag that somebody has spoiled knows none."""
+    with suppress(ValueError):
+        known = json.loads(text)
+        if isinstance(known, dict):
+            return known
+    return {}
 
 
 def _data(run: entities.Run) -> list[entities.Dataset]:
