@@ -16,13 +16,13 @@ LEAST_SHARE = 0.1  # of what the prior gives a peak: 5 % of all where two weigh 
 def collapse(code: NDArray[np.float32], prior: Distribution | None) -> str | None:
     """Return why the class units (N, C) have collapsed, or None where they have not.
 
-    Collapsed: no unit varies, or one peak of a prior with several is all but empty. Reads no
-    labels.
+    Collapsed: no unit varies, or one peak of a prior with several is all but empty. Peaks that
+    overlap cannot be told apart, and none of them is missed. Reads no labels.
     """
     variance = code.astype(np.float64).var(axis=0)
     if not np.any(variance > ACTIVE_VARIANCE):
         return f"no active unit: the code's largest variance is {variance.max():.2g}"
-    if prior is None or prior.modes == 1:
+    if prior is None or prior.peaks == 1 or prior.modes < prior.peaks:
         return None
     joint = prior.log_joint(torch.from_numpy(code.astype(np.float64)))
     shares = np.bincount(joint.argmax(-1).numpy(), minlength=prior.peaks) / len(code)

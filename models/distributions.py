@@ -10,13 +10,16 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.spatial.distance import cdist
+from scipy.special import ndtr, softmax
 from torch import Tensor
 
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 FAR = 40  # scales from a mean: nothing of a Gaussian is left there, even in float64
 CLIMBS = 1000
 NOTHING = -80.0  # beside a term of 0; below -87 exp makes subnormal numbers, at ten times the cost
+LEAST_STEP = 1e-3  # of a scale: closer points of a grid are one
+SETTLED, ONE_SUMMIT = 1e-6, 0.1  # of the least scale
 
 Array = NDArray[np.float64]
 
@@ -151,24 +154,38 @@ class Mixture:
         return self._modes_of_a_line() if self.units == 1 else self._modes_uphill()
 
     def _modes_of_a_line(self) -> int:
-        """Count rises that turn to falls on a grid of a hundredth of the least scale."""
+        """Count rises that turn to falls on a grid of a hundredth of each scale.
+
+        A mode lies within a scale of some mean: elsewhere the density bends upwards where it is
+        level.
+        """
         grids = [
             mean[0] + scale * np.linspace(-3, 3, 601)
             for mean, scale in zip(self.means, self.scales, strict=True)
         ]
         grid = np.unique(np.concatenate(grids))
+        # Between points that differ by their rounding alone, so would the densities.
+        grid = grid[np.diff(grid, prepend=-np.inf) > LEAST_STEP * min(self.scales)]
         density = self.log_prob(torch.from_numpy(grid).unsqueeze(-1)).numpy()
         rising = np.diff(density) > 0
         return int(np.sum(rising[:-1] & ~rising[1:]))
 
     def _modes_uphill(self) -> int:
-        """Climb from every mean by mean shift; count the summits that differ."""
-        means, scales = torch.tensor(self.means).double(), torch.tensor(self.scales).double()
-        place = means.clone()
+        """Climb from every mean by mean shift; summits a tenth of a scale apart are two.
+
+        From a little beside the mean, which itself may be a saddle between its neighbours.
+        """
+        means, scales = np.array(self.means), np.array(self.scales)
+        constant = np.log(self.weights) - self.units * np.log(scales)
+        aside = np.random.default_rng(0).normal(size=means.shape)
+        place = means + LEAST_STEP * scales[:, None] * aside
         for _ in range(CLIMBS):
-            pull = self.log_joint(place).softmax(-1) / scales.square()  # (K, K)
-            place = pull @ means / pull.sum(-1, keepdim=True)
-        apart = torch.cdist(place, place) > 0.01 * scales.min()
+            share = softmax(constant - 0.5 * (cdist(place, means) / scales) ** 2, axis=1)
+            pull = share / scales**2  # (K, K)
+            before, place = place, pull @ means / pull.sum(1, keepdims=True)
+            if np.abs(place - before).max() < SETTLED * scales.min():
+                break
+        apart = cdist(place, place) > ONE_SUMMIT * scales.min()
         return sum(bool(apart[k, :k].all()) for k in range(self.peaks))
 
     @property

@@ -175,7 +175,7 @@ class _ImqDiscrepancy(torch.autograd.Function):
         own, own_slope = _imq(codes, codes, widths)
         cross, cross_slope = _imq(codes, drawn, widths)
         others, _ = _imq(drawn, drawn, widths, slope=False)
-        pairs, every = 1 / (count * (count - 1)), 2 / count**2
+        pairs, every = 1 / max(1, count * (count - 1)), 2 / count**2
         # d|x - y|^2 / dx = 2 (x - y), and a code is on both sides of its own pairs.
         pull = _pull(codes, codes, own_slope * off) * (2 * 2 * pairs)
         ctx.save_for_backward(pull - _pull(codes, drawn, cross_slope) * (2 * every))

@@ -17,7 +17,8 @@ from models.distributions import Box, Distribution, Mixture
 from models.settings import Settings, as_kind, mistakes_of
 
 Number = Annotated[float, Field(ge=-1e6, le=1e6)]
-Positive = Annotated[float, Field(gt=0, ge=1e-6, le=1e6)]
+LEAST = 1e-6  # of a scale, and of a share
+Positive = Annotated[float, Field(ge=LEAST, le=1e6)]
 Mean = Annotated[
     Annotated[Number, Tag("number")]
     | Annotated[tuple[Number, ...], Field(strict=False, min_length=1), Tag("point")],
@@ -84,7 +85,8 @@ class Bimodal(Shape):
         """Return why it cannot be the prior of so many class units, or None."""
         if units == 1:
             return None
-        places = f"{[-self.m] + [0] * (units - 1)}, {[self.m] + [0] * (units - 1)}"
+        rest = (0.0,) * (units - 1)
+        places = f"{_listed((-self.m, *rest))}, {_listed((self.m, *rest))}"
         return (
             f"'bimodal' has its peaks on one class unit, and code.class_units is {units}; "
             f"use 'mixture' with means such as [{places}]"
@@ -140,6 +142,9 @@ class PeakMixture(Shape):
         if self.weights is not None and len(self.weights) != count:
             text = f"expected a weight for each of {count} means, got {len(self.weights)}"
             found.append(("weights", text))
+        elif min(_shares(self.weights, count)) < LEAST:
+            text = f"expected shares of at least {LEAST:g}, got {min(self.weights or ()):g}"
+            found.append(("weights", f"{text} of {sum(self.weights or ()):g}"))
         if found:
             raise mistakes_of(found)
         scales = self.scales * (count if len(self.scales) == 1 else 1)

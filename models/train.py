@@ -67,9 +67,13 @@ def train(
     `images` may be a memory map, of which only the rows of a batch are read at a time. `rows` (R,)
     are the images to train on; codes are of all, `reconstruction` and `divergence_value` of the
     others. `progress` is called with the number of steps done. Raises ValueError on images that
-    are not finite or not (N, pixels), and on a seed that is given twice.
+    are not finite or not (N, pixels), on rows that leave no image to either part, and on a seed
+    that is given twice.
     """
     _check(seeds, images)
+    if rows is not None and not 0 < len(np.unique(rows)) < len(images):
+        msg = f"rows must be some of the {len(images)} images, and leave some"
+        raise ValueError(msg)
     with quiet_machine():
         data = _as_tensor(images).to(device)
         starts = [Member.start(spec, seed, data.shape[1]) for seed in seeds]

@@ -109,7 +109,6 @@ def _word(path: str, value: Any) -> str:
     if path in CHOICES:
         return str(value)
     name = path.rpartition(".")[2]
-    name = path.rpartition(".")[2]
     return (
         (name if value else f"no {name}") if isinstance(value, bool) else f"{name}={_short(value)}"
     )

@@ -26,7 +26,7 @@ from sweeps.mistakes import Mistake, Refused, did_you_mean, sentences, shown
 MOST_SEEDS = 100_000
 MOST_NODES = 200_000
 Note = Callable[[str, str], None]
-ChosenMetric = Metric | Literal["agreement"]
+ChosenMetric = Literal[Metric, "agreement"]
 
 
 class Resources(Settings):

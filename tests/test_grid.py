@@ -64,3 +64,38 @@ def test_each_value_knows_its_place() -> None:
     assert points[1].where(("training", "steps")) == "spec.training.steps"
     assert points[1].where(("objective",)) == "cells[3].objective"
     assert points[1].where(()) == "cells[3]"
+
+
+def settings_with(prior: dict[str, Any]) -> list[dict[str, Any]]:
+    return [one["prior"] for one in settings({}, {"prior": {"kind": "mixture", **prior}})]
+
+
+def test_the_depth_of_a_list_says_whether_it_is_an_axis() -> None:
+    """Means are a list of numbers or, in several units, of lists; an axis is one level deeper."""
+    line, plane = [-1, 1], [[-1, 1], [-2, 2]]
+    for means in (line, plane, [-1, [0, 1]]):
+        assert [one["means"] for one in settings_with({"means": means})] == [means]
+    axis = [[[-1], [1]], [[-2], [0], [2]]]
+    assert [one["means"] for one in settings_with({"means": axis})] == axis
+    planes = [plane, [[0, 0], [3, 3], [6, 0]]]
+    assert [one["means"] for one in settings_with({"means": planes})] == planes
+    for name in ("scales", "weights"):
+        assert [one[name] for one in settings_with({name: [1, 2]})] == [[1, 2]]
+        assert [one[name] for one in settings_with({name: [[1, 2], [3, 4]]})] == [[1, 2], [3, 4]]
+    kernels = settings({}, {"divergence": {"kind": "mmd", "scales": [[1], [1, 2]]}})
+    assert [one["divergence"]["scales"] for one in kernels] == [[1], [1, 2]]
+
+
+def test_axes_of_lists_and_of_values_multiply() -> None:
+    prior = {"kind": "mixture", "means": [[[-1], [1]], [[-2], [2]]], "scales": [[0.3], [0.5]]}
+    found = settings({}, {"prior": prior, "divergence": ["mmd", "wasserstein"]})
+    assert len({str(one) for one in found}) == 8
+
+
+def test_activations_apart_are_an_axis_each() -> None:
+    block = {"activation": ["relu", {"encoder": ["elu", "tanh"], "decoder": "relu"}]}
+    assert [one["activation"] for one in settings({}, block)] == [
+        "relu",
+        {"encoder": "elu", "decoder": "relu"},
+        {"encoder": "tanh", "decoder": "relu"},
+    ]

@@ -77,16 +77,68 @@ CHANGES: list[dict[str, Any]] = [
     {"network": {"hidden": [32, 64]}},
     {"network": {"batch_norm": True}},
     {"code": {"style_units": 1}},
+    {"code": {"style_units": 1, "style": "normal"}},
+    {"code": {"class_units": 2}, "prior": "normal"},
+    {"code": {"class_units": 3}, "prior": "normal"},
+    {"activation": {"encoder": "elu", "decoder": "tanh"}},
+    {"activation": {"encoder": "tanh", "decoder": "elu"}},
+    {"activation": {"encoder": "elu"}},
     {"training": {"steps": 601}},
     {"training": {"batch_size": 64}},
     {"training": {"learning_rate": 0.0020000001}},
     {"prior": "normal"},
+    {"prior": "mixture"},
+    {"prior": {"kind": "mixture", "means": [-2, 0, 2.5]}},
+    {"prior": {"kind": "mixture", "weights": [1, 2, 1]}},
+    {"prior": {"kind": "mixture", "scales": [0.35, 0.35, 0.36]}},
     {"prior": {"kind": "bimodal", "m": 1.0000001}},
     {"prior": {"kind": "bimodal", "s": 0.36}},
     {"divergence": {"kind": "kl", "weight": 0.5}},
     {"divergence": {"kind": "kl", "warm_up": 1}},
     {"divergence": {"kind": "kl", "nodes": 64}},
     {"objective": "wae"},
+    {"objective": "wae", "divergence": {"kind": "wasserstein", "p": 1}},
+    {"objective": "wae", "divergence": {"kind": "wasserstein", "directions": 51}},
+    {"objective": "wae", "divergence": "mmd"},
+    {"objective": "wae", "divergence": {"kind": "mmd", "scales": [1]}},
+    {"objective": "wae", "prior": "uniform"},
+    {"objective": "wae", "prior": {"kind": "uniform", "high": 2}},
+]
+SAME: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    (
+        {"prior": {"kind": "mixture", "means": [2, -1], "scales": [0.2, 0.5], "weights": [1, 3]}},
+        {
+            "prior": {
+                "kind": "mixture",
+                "means": [-1, 2],
+                "scales": [0.5, 0.2],
+                "weights": [0.75, 0.25],
+            }
+        },
+    ),
+    (
+        {"prior": {"kind": "mixture", "means": [-1, 0, 1], "scales": 0.5}},
+        {
+            "prior": {
+                "kind": "mixture",
+                "means": [[1], [0], [-1]],
+                "scales": [0.5] * 3,
+                "weights": [7, 7, 7],
+            }
+        },
+    ),
+    (
+        {
+            "prior": {"kind": "mixture", "means": [[0, 1], [-0.0, -1]]},
+            "code": {"class_units": 2},
+        },
+        {
+            "prior": {"kind": "mixture", "means": [[0, -1], [0, 1]], "weights": [2, 2]},
+            "code": {"class_units": 2},
+        },
+    ),
+    ({"activation": {"encoder": "elu", "decoder": "elu"}}, {"activation": "elu"}),
+    ({"activation": {"encoder": "relu"}}, {}),
 ]
 
 
@@ -98,6 +150,23 @@ def test_any_change_of_the_specification_is_another_run() -> None:
     assert len({identity(spec, DIGEST, 0) for spec in specs}) == len(specs)
     changed = {field for change in CHANGES for field in change}
     assert changed == set(Spec.model_fields), "a new field needs a change here"
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_what_means_the_same_is_the_same_run(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Peaks in any order, a scale or weights written out or not, two equal activations."""
+    specs = [
+        Spec.model_validate({"objective": "vae", "prior": "bimodal", **s}) for s in (one, other)
+    ]
+    assert specs[0] == specs[1]
+    assert identity(specs[0], DIGEST, 0) == identity(specs[1], DIGEST, 0)
+    assert Spec.model_validate_json(specs[0].canonical_json()) == specs[0], "resolved, read again"
+
+
+def test_another_split_is_another_run_and_another_cell() -> None:
+    splits = [None, 0.8, 0.80000001, 0.5]
+    assert len({identity(BASE, DIGEST, 0, split) for split in splits}) == len(splits)
+    assert len({identity(BASE, DIGEST, None, split) for split in splits}) == len(splits)
 
 
 @given(st.integers(0, 2**27 - 1), st.integers(0, 2**27 - 1))
@@ -116,12 +185,12 @@ def test_another_image_digest_or_trainer_is_another_run(monkeypatch: pytest.Monk
 def test_identities_do_not_drift() -> None:
     """Studies of old stay done: raise the schema or trainer version before changing this."""
     spec = (
-        '{"activation":"relu","code":{"class_units":1,"style_units":0},"divergence":'
+        '{"activation":"relu","code":{"class_units":1,"style":"free","style_units":0},"divergence":'
         '{"kind":"kl","nodes":128,"warm_up":0,"weight":1.0},"network":{"batch_norm":false,'
         '"hidden":[64,32],"kind":"mlp"},"objective":"vae","prior":{"kind":"bimodal","m":1.0,'
         '"s":0.35},"training":{"batch_size":128,"learning_rate":0.002,"steps":600}}'
     )
-    content = f'{{"images":"{DIGEST}","schema":1,"seed":7,"spec":{spec},"trainer":1}}'
+    content = f'{{"images":"{DIGEST}","schema":2,"seed":7,"spec":{spec},"trainer":2}}'
     assert BASE.canonical_json() == spec
     assert identity(BASE, DIGEST, 7) == hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -135,7 +204,7 @@ def dataset(labels: Any, pixel: float = 0.0) -> Dataset:
 
 def study() -> Study:
     named: tuple[Cell, ...] = name_cells([("cells[0]", BASE)])
-    return Study("x", "", Digits(), (0, 1), named, "auc_split", 0.8, None, None)  # type: ignore[arg-type]
+    return Study("x", "", Digits(), (0, 1), named, "auc_split", None, 0.8, None, None)  # type: ignore[arg-type]
 
 
 def test_labels_are_no_part_of_an_identity_but_one_pixel_is() -> None:

@@ -63,7 +63,7 @@ def test_torch_keeps_32_bits_of_a_seed() -> None:
 
 def test_purposes_fit_their_bits_and_keep_their_places() -> None:
     """A purpose's place is part of its stream: new ones are added at the end."""
-    assert PURPOSES[:3] == ("init", "order", "noise")
+    assert PURPOSES[:5] == ("init", "order", "noise", "prior", "evaluation")
     assert len(PURPOSES) <= 2**PURPOSE_BITS
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 from studies import tiny, write
 
+from models.datasets import Digits
 from models.settings import Settings
 from models.spec import Spec
 from sweeps.mistakes import Refused, models_in
-from sweeps.study import StudyFile, find_study, load_study
+from sweeps.study import StudyFile, find_study, load_study, usual_metric
 
 
 def refusals(folder: Path, study: Any) -> list[str]:
@@ -29,8 +31,11 @@ def with_cell(**settings: Any) -> dict[str, Any]:
     return tiny(cells=[{"objective": "ae"}, settings])
 
 
-METRICS = "auc_covariate, auc_oracle, auc_split, average_precision, balanced_accuracy"
-TOP = "cells, dataset, low, metric, name, orient_by, question, resources, seeds, spec"
+METRICS = (
+    "accuracy, agreement, ari, auc_covariate, auc_matched, auc_oracle, auc_split, "
+    "average_precision, balanced_accuracy, nmi"
+)
+TOP = "cells, dataset, low, metric, name, orient_by, question, resources, seeds, spec, split"
 CELL = "activation, code, divergence, network, objective, prior, training"
 
 RULES: dict[str, tuple[Any, str]] = {
@@ -72,9 +77,115 @@ RULES: dict[str, tuple[Any, str]] = {
         tiny(dataset={"name": "digits", "classes": [1, 1]}),
         "x.yaml: dataset.classes: class 1 is named twice",
     ),
-    "three classes": (
-        tiny(dataset={"name": "digits", "classes": [1, 2, 3]}),
-        "x.yaml: dataset.classes: expected two classes, got 3",
+    "one class": (
+        tiny(dataset={"name": "digits", "classes": [1]}),
+        "x.yaml: dataset.classes: expected two classes or more, or no labels at all, got 1",
+    ),
+    "metric of two classes": (
+        tiny(dataset={"name": "digits", "classes": [1, 2, 3]}, metric="auc_split"),
+        "x.yaml: metric: auc_split compares two classes, and the dataset has 3; "
+        "choose one of: auc_matched, accuracy, ari, nmi",
+    ),
+    "split whole": (tiny(split=1.0), "x.yaml: split: expected less than 1, got 1.0"),
+    "split nothing": (tiny(split=0), "x.yaml: split: expected more than 0, got 0"),
+    "split leaves no class": (
+        tiny(split=0.9999),
+        "x.yaml: split: the part that is scored lacks a class: 1 of 356 images; lower it",
+    ),
+    "normal mean": (
+        with_cell(objective="wae", prior={"kind": "normal", "mean": -2e6}),
+        "x.yaml: cells[1].prior.mean: expected at least -1000000, got -2000000.0",
+    ),
+    "uniform without room": (
+        with_cell(objective="wae", prior={"kind": "uniform", "low": 2, "high": 1.5}),
+        "x.yaml: cells[1].prior.high: expected more than low (2), got 1.5",
+    ),
+    "kl from a uniform prior": (
+        with_cell(objective="vae", prior="uniform"),
+        "x.yaml: cells[1].divergence: 'kl' from a 'uniform' prior is infinite, since its density "
+        "ends; with objective 'wae' use 'wasserstein' or 'mmd', or another prior",
+    ),
+    "means empty": (
+        with_cell(objective="wae", prior={"kind": "mixture", "means": []}),
+        "x.yaml: cells[1].prior.means: expected at least one value, got none",
+    ),
+    "mean of text": (
+        with_cell(objective="wae", prior={"kind": "mixture", "means": [0, "1"]}),
+        "x.yaml: cells[1].prior.means[1]: expected a number, got '1' (text)",
+    ),
+    "mean too large": (
+        with_cell(objective="wae", prior={"kind": "mixture", "means": [[0, 1], [1, 1e7]]}),
+        "x.yaml: cells[1].prior.means[1][1]: expected at most 1000000, got 10000000.0",
+    ),
+    "means of different lengths": (
+        with_cell(objective="wae", prior={"kind": "mixture", "means": [0, [1, 2]]}),
+        "x.yaml: cells[1].prior.means: expected numbers, or lists with the same number of units "
+        "each, got a list of 2 and a number",
+    ),
+    "a peak twice": (
+        with_cell(objective="wae", prior={"kind": "mixture", "means": [-1, 1, 1]}),
+        "x.yaml: cells[1].prior.means: 1 is there twice; use one, and its weight",
+    ),
+    "a peak of two units twice": (
+        with_cell(objective="wae", prior={"kind": "mixture", "means": [[0, 1.5], [0, 1.5]]}),
+        "x.yaml: cells[1].prior.means: [0, 1.5] is there twice; use one, and its weight",
+    ),
+    "scales": (
+        with_cell(objective="wae", prior={"kind": "mixture", "scales": [1, 2]}),
+        "x.yaml: cells[1].prior.scales: expected one scale, or one for each of 3 means, got 2",
+    ),
+    "scale zero": (
+        with_cell(objective="wae", prior={"kind": "mixture", "scales": 0}),
+        "x.yaml: cells[1].prior.scales[0]: expected at least 1e-06, got 0",
+    ),
+    "weights": (
+        with_cell(objective="wae", prior={"kind": "mixture", "weights": [1, 2]}),
+        "x.yaml: cells[1].prior.weights: expected a weight for each of 3 means, got 2",
+    ),
+    "a share of nothing": (
+        with_cell(objective="wae", prior={"kind": "mixture", "weights": [1, 1e-6, 1]}),
+        "x.yaml: cells[1].prior.weights: expected shares of at least 1e-06, got 1e-06 of 2",
+    ),
+    "lists of means on one class unit": (
+        with_cell(objective="wae", prior={"kind": "mixture", "means": [[-1, 1], [-2, 2]]}),
+        "x.yaml: cells[1].prior: its means are lists of 2 numbers, and code.class_units is 1; "
+        "set code.class_units to 2, or write each mean with 1",
+    ),
+    "numbers as means on two class units": (
+        with_cell(objective="wae", prior="mixture", code={"class_units": 2}),
+        "x.yaml: cells[1].prior: its means are numbers, and code.class_units is 2; "
+        "set code.class_units to 1, or write each mean with 2",
+    ),
+    "bimodal on three class units": (
+        with_cell(objective="wae", prior="bimodal", code={"class_units": 3}),
+        "x.yaml: cells[1].prior: 'bimodal' has its peaks on one class unit, and code.class_units "
+        "is 3; use 'mixture' with means such as [[-1, 0, 0], [1, 0, 0]]",
+    ),
+    "normal style without a prior": (
+        with_cell(objective="ae", code={"style_units": 1, "style": "normal"}),
+        "x.yaml: cells[1].code: objective 'ae' pushes no unit anywhere, so style is free; "
+        "remove it, or choose objective 'vae' or 'wae'",
+    ),
+    "normal style without style units": (
+        with_cell(objective="wae", code={"style": "normal"}),
+        "x.yaml: cells[1].code: style is normal, and there are no style units; set style_units",
+    ),
+    "activation of a decoder": (
+        with_cell(objective="ae", activation={"encoder": "elu", "decoder": "tanhh"}),
+        "x.yaml: cells[1].activation.decoder: unknown decoder 'tanhh'; did you mean 'tanh'? "
+        "known: elu, gelu, leaky_relu, relu, tanh",
+    ),
+    "directions": (
+        with_cell(objective="wae", divergence={"kind": "wasserstein", "directions": 0}),
+        "x.yaml: cells[1].divergence.directions: expected at least 1, got 0",
+    ),
+    "no kernel": (
+        with_cell(objective="wae", divergence={"kind": "mmd", "scales": []}),
+        "x.yaml: cells[1].divergence.scales: expected at least one value, got none",
+    ),
+    "kernel of no width": (
+        with_cell(objective="wae", divergence={"kind": "mmd", "scales": [1, 0]}),
+        "x.yaml: cells[1].divergence.scales[1]: expected more than 0, got 0",
     ),
     "path empty": (
         tiny(dataset={"path": ""}),
@@ -240,16 +351,16 @@ RULES: dict[str, tuple[Any, str]] = {
     "activation in an axis": (
         with_cell(objective="wae", activation=["relu", "leaky_rel"]),
         "x.yaml: cells[1].activation[1]: unknown activation 'leaky_rel'; "
-        "did you mean 'leaky_relu'? known: leaky_relu, relu",
+        "did you mean 'leaky_relu'? known: elu, gelu, leaky_relu, relu, tanh",
     ),
     "prior unknown": (
         with_cell(objective="wae", prior="bimodel"),
         "x.yaml: cells[1].prior: unknown prior 'bimodel'; did you mean 'bimodal'? "
-        "known: bimodal, normal",
+        "known: bimodal, mixture, normal, uniform",
     ),
     "prior kind missing": (
         with_cell(objective="wae", prior={"m": 1}),
-        "x.yaml: cells[1].prior: kind is missing; one of: bimodal, normal",
+        "x.yaml: cells[1].prior: kind is missing; one of: bimodal, mixture, normal, uniform",
     ),
     "prior type": (
         with_cell(objective="wae", prior=3),
@@ -257,7 +368,7 @@ RULES: dict[str, tuple[Any, str]] = {
     ),
     "prior setting in an axis": (
         with_cell(objective="wae", prior=["normal", {"kind": "bimodal", "m": -1}]),
-        "x.yaml: cells[1].prior[1].m: expected more than 0, got -1",
+        "x.yaml: cells[1].prior[1].m: expected at least 1e-06, got -1",
     ),
     "prior key": (
         with_cell(objective="wae", prior={"kind": "bimodal", "scale": 1}),
@@ -265,11 +376,11 @@ RULES: dict[str, tuple[Any, str]] = {
     ),
     "normal scale": (
         with_cell(objective="wae", prior={"kind": "normal", "scale": 0}),
-        "x.yaml: cells[1].prior.scale: expected more than 0, got 0",
+        "x.yaml: cells[1].prior.scale: expected at least 1e-06, got 0",
     ),
     "bimodal scale": (
         with_cell(objective="wae", prior={"kind": "bimodal", "s": 0}),
-        "x.yaml: cells[1].prior.s: expected more than 0, got 0",
+        "x.yaml: cells[1].prior.s: expected at least 1e-06, got 0",
     ),
     "not finite": (
         with_cell(objective="wae", prior={"kind": "bimodal", "m": float("inf")}),
@@ -278,7 +389,7 @@ RULES: dict[str, tuple[Any, str]] = {
     "divergence unknown": (
         with_cell(objective="wae", divergence="wasserstien"),
         "x.yaml: cells[1].divergence: unknown divergence 'wasserstien'; "
-        "did you mean 'wasserstein'? known: kl, wasserstein",
+        "did you mean 'wasserstein'? known: kl, mmd, wasserstein",
     ),
     "weight negative": (
         with_cell(objective="wae", divergence={"kind": "wasserstein", "weight": -1}),
@@ -358,8 +469,8 @@ RULES: dict[str, tuple[Any, str]] = {
         "x.yaml: spec.network.batch_norm: expected true or false, got 'yes' (text)",
     ),
     "class units": (
-        with_spec(code={"class_units": 2}),
-        "x.yaml: spec.code.class_units: expected 1, got 2",
+        with_spec(code={"class_units": 65}),
+        "x.yaml: spec.code.class_units: expected at most 64, got 65",
     ),
     "style units": (
         with_spec(code={"style_units": -1}),
@@ -489,3 +600,40 @@ def test_the_resolved_study_is_the_same_study(tmp_path: Path) -> None:
     study, _ = load_study(write(tmp_path, tiny()))
     again, _ = load_study(write(tmp_path, study.resolved(), "again.yaml"))
     assert again == study
+
+
+THREE = {"name": "digits", "classes": [0, 1, 7]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "metric"),
+    [({}, "auc_split"), ({"dataset": THREE}, "auc_matched"), ({"metric": "nmi"}, "nmi")],
+)
+def test_a_study_that_names_no_metric_has_that_of_its_dataset(
+    changes: dict[str, Any], metric: str, tmp_path: Path
+) -> None:
+    study, _ = load_study(write(tmp_path, tiny(**changes)))
+    assert study.metric == study.resolved()["metric"] == metric
+
+
+def test_data_without_labels_is_judged_by_agreement() -> None:
+    data = Digits().load()
+    assert usual_metric(data) == "auc_matched"
+    assert usual_metric(dataclasses.replace(data, labels=None)) == "agreement"
+
+
+def test_the_resolved_study_keeps_split_peaks_and_activations(tmp_path: Path) -> None:
+    means = [[1, 1], [-1, 0.5], [0, -1]]
+    cell = {
+        "objective": "wae",
+        "code": {"class_units": 2, "style_units": 1, "style": "normal"},
+        "prior": {"kind": "mixture", "means": means, "weights": [1, 2, 3]},
+        "divergence": ["mmd", "wasserstein"],
+        "activation": [{"encoder": "elu", "decoder": "tanh"}, "gelu"],
+    }
+    study, _ = load_study(write(tmp_path, tiny(cells=[cell], split=0.75, dataset=THREE)))
+    assert len(study.cells) == 4
+    again, _ = load_study(write(tmp_path, study.resolved(), "again.yaml"))
+    assert again == study
+    assert study.cells[0].axes["activation"] == "elu/tanh"
+    assert study.cells[0].axes["prior"].startswith("mixture(means=[[-1, 0.5], [0, -1], [1, 1]]")

@@ -190,7 +190,7 @@ def test_results_hold_the_code_of_every_image_and_the_loss_over_all() -> None:
     assert code.shape == (300, 3)
     assert code.dtype == np.float32
     assert one.prior is not None
-    quantiles = one.prior.mixture().quantile((np.arange(300) + 0.5) / 300)
+    quantiles = one.prior.distribution().quantile((np.arange(300) + 0.5) / 300)
     expected = np.mean((np.sort(code[:, 0].astype(np.float64)) - quantiles) ** 2)
     assert trained.divergence_value == pytest.approx(expected, rel=1e-12)
     (first,) = train(one, [7], PIXELS[:300].copy())
@@ -224,6 +224,7 @@ def test_labels_never_reach_the_trainer() -> None:
         "spec",
         "seeds",
         "images",
+        "rows",
         "device",
         "progress",
     ]
@@ -232,6 +233,7 @@ def test_labels_never_reach_the_trainer() -> None:
         "spec",
         "members",
         "images",
+        "rows",
     ]
 
 

@@ -45,7 +45,7 @@ class Finished:
         """Return the tables as the records are now, with one baseline."""
         baselines = {"first principal component": {"auc_split": 0.7, "auc_oracle": 0.7}}
         records = results.read_records(self.folder)
-        return results.gather(self.study, self.runs, records, baselines)
+        return results.gather(self.study, self.runs, records, baselines, {})
 
     def track(self, uri: str | None) -> Tracked:
         """Write the tables and track them."""
