@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -31,3 +33,11 @@ def mistake(sentence: str) -> PydanticCustomError:
 def mistakes_of(found: list[tuple[str, str]]) -> PydanticCustomError:
     """Return a validator's complaints about (field, sentence) of its own settings."""
     return PydanticCustomError("combination", "{mistakes}", {"mistakes": found})
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` where a known word is close, and the known words."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    guess = f"; did you mean '{close[0]}'?" if close else ";"
+    return f"{guess} known: {', '.join(known)}"

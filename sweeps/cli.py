@@ -64,7 +64,19 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--launcher", default="local", metavar="WHERE", help="local (Ray) or inline")
     run.add_argument("--pack-width", type=int, metavar="W", help="most seeds trained together")
     add("report", _report, "statistics and report again, from a study's records", "STUDY|DIR")
+    _add_data(commands)
     return parser
+
+
+def _add_data(commands: Any) -> None:
+    what = "list datasets and forms of files, describe one, or export it as .npz and .png"
+    data = commands.add_parser("data", help=what, description=what)
+    data.set_defaults(command=_data)
+    data.add_argument("action", choices=("list", "describe", "export"), metavar="ACTION")
+    where = "a shipped dataset's name, a file or folder of images, or a study"
+    data.add_argument("what", nargs="?", metavar="WHAT", help=where)
+    data.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    data.add_argument("--out", type=Path, metavar="DIR", help="where export writes")
 
 
 def _open(options: argparse.Namespace) -> Sweep:
@@ -191,6 +203,35 @@ def _report(options: argparse.Namespace) -> int:
         _show(sweep, done)
     states = count_states(done.results)
     return OK if states["ok"] + states["collapsed"] == len(sweep.runs) else INCOMPLETE
+
+
+def _data(options: argparse.Namespace) -> int:
+    if options.action != "list" and options.what is None:
+        raise Refused([f"data {options.action}: name a dataset, a file or a study; see: data list"])
+    if (options.action == "export") != (options.out is not None):
+        fix = "export needs --out DIR" if options.out is None else "--out is for export"
+        raise Refused([f"data {options.action}: {fix}"])
+    from rich.console import Console  # noqa: PLC0415
+
+    from sweeps import data  # noqa: PLC0415 - seconds of imports, not for --help
+
+    content: dict[str, Any]
+    if options.action == "list":
+        content = data.catalogue()
+        show = data.print_catalogue
+    else:
+        dataset = data.open_data(options.what)
+        content = data.describe(dataset)
+        show = data.print_description
+    if options.action == "export":
+        files = [str(path) for path in data.export(dataset, options.out)]
+        content |= {"files": files}
+    if options.json:
+        print(json.dumps(content))
+        return OK
+    show(content, Console())
+    print("".join(f"written: {path}\n" for path in content.get("files", ())), end="")
+    return OK
 
 
 def _show(sweep: Sweep, done: Review) -> None:

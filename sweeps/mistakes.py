@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -10,9 +9,12 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
+from models import settings
+
 Path = tuple[int | str, ...]
 
 NAME_RULE = "lower-case letters, digits and hyphens"
+did_you_mean = settings.did_you_mean
 
 
 class Refused(Exception):  # noqa: N818 - what happened, in the words of the command's contract
@@ -22,14 +24,6 @@ class Refused(Exception):  # noqa: N818 - what happened, in the words of the com
         """Keep every mistake once, in the order found."""
         self.mistakes = list(dict.fromkeys(mistakes))
         super().__init__("\n".join(self.mistakes))
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` where a known word is close, and the known words."""
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    guess = f"; did you mean '{close[0]}'?" if close else ";"
-    return f"{guess} known: {', '.join(known)}"
 
 
 class Mistake(NamedTuple):
@@ -84,6 +78,11 @@ def _kind(model: type[BaseModel]) -> str:
     return str(get_args(field.annotation)[0]) if field and get_args(field.annotation) else ""
 
 
+def _tag(model: type[BaseModel]) -> str:
+    """Return the name that a union has for a model: its form of file, or its kind."""
+    return getattr(model, "form", None) or _kind(model)
+
+
 def _walk(model: type[BaseModel], location: Path) -> tuple[Path, type[BaseModel] | None]:
     """Follow an error's location; drop a union's tags; return path and the last field's owner."""
     path: list[int | str] = []
@@ -91,11 +90,11 @@ def _walk(model: type[BaseModel], location: Path) -> tuple[Path, type[BaseModel]
     options: list[type[BaseModel]] = [model]
     tags: set[str] = set()
     for part in location:
-        if part in tags:
-            continue
-        tagged = [option for option in options if len(options) > 1 and _kind(option) == part]
+        tagged = [option for option in options if len(options) > 1 and _tag(option) == part]
         if tagged:
             options = tagged
+            continue
+        if part in tags:
             continue
         path.append(part)
         if isinstance(part, str):

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, Valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from models.datasets import Dataset, DatasetSettings
+from models.datasets import BadData, Dataset, DatasetSettings, with_absolute_paths
 from models.datasets.split import training_rows
 from models.scores import METRICS, OF_TWO_CLASSES, Metric
 from models.settings import Settings, mistake
@@ -142,6 +142,8 @@ def load_study(path: Path) -> tuple[Study, Dataset]:
     Raises Refused with every mistake that the schema can see: `file: place: sentence`.
     """
     raw = read_yaml(path)
+    if "dataset" in raw:  # its paths are relative to the file, wherever one works
+        raw["dataset"] = with_absolute_paths(raw["dataset"], path.parent)
     mistakes: list[str] = []
 
     def note(where: str, sentence: str) -> None:
@@ -154,8 +156,7 @@ def load_study(path: Path) -> tuple[Study, Dataset]:
     except ValidationError as failure:
         file = None
         for wrong in sentences(failure, StudyFile):
-            place = _dotted(wrong.path)
-            note(place.rpartition(".")[0] if wrong.at_owner else place, wrong.sentence)
+            note(place_of(wrong), wrong.sentence)
     cells = _cells(raw, note)
     dataset = _dataset(raw, note)
     if mistakes or file is None or dataset is None:
@@ -201,6 +202,12 @@ def _nodes(value: Any, seen: int) -> int:
             break
         seen = _nodes(item, seen)
     return seen
+
+
+def place_of(wrong: Mistake) -> str:
+    """Return where a mistake is, as a reader of the file would write it: `cells[1].prior`."""
+    place = _dotted(wrong.path)
+    return place.rpartition(".")[0] if wrong.at_owner else place
 
 
 def _dotted(path: tuple[int | str, ...]) -> str:
@@ -267,6 +274,9 @@ def _dataset(raw: dict[str, Any], note: Note) -> Dataset | None:
         dataset = TypeAdapter(DatasetSettings).validate_python(raw.get("dataset")).load()
     except ValidationError:
         return None  # noted already, with the file's other keys
+    except BadData as bad:
+        note(f"dataset.{bad.setting}", bad.sentence)
+        return None
     orient_by, metric = raw.get("orient_by"), raw.get("metric")
     if isinstance(orient_by, str) and orient_by not in dataset.covariates:
         known = did_you_mean(orient_by, dataset.covariates)

@@ -61,7 +61,8 @@ RULES: dict[str, tuple[Any, str]] = {
     ),
     "dataset key": (
         tiny(dataset={"name": "digits", "class": [1, 8]}),
-        "x.yaml: dataset: unknown key 'class'; did you mean 'classes'? known: classes, name",
+        "x.yaml: dataset: unknown key 'class'; did you mean 'classes'? known: classes, name, "
+        "preprocess",
     ),
     "class out of range": (
         tiny(dataset={"name": "digits", "classes": [1, 10]}),

@@ -1,22 +1,95 @@
 """Datasets: images with, for scoring alone, labels and covariates.
 
-To add one: a file here with a settings class that has `load`, and its place in `DatasetSettings`.
+A study names a shipped one (`name`) or a file (`path`), whose form its ending says. To add one: a
+file here with a settings class that has `load`, and its place in `DatasetSettings`.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Discriminator, Tag
 
-from models.datasets.base import Dataset
+from models.datasets.base import BadData, Dataset
 from models.datasets.digits import Digits
+from models.datasets.folder import Folder
+from models.datasets.idx import Idx, looks_like_idx
+from models.datasets.npz import Npz
+from models.datasets.parquet import Parquet
+from models.datasets.source import DataFile, absolute, reading
+from models.settings import mistakes_of
+
+SHIPPED = (Digits,)
+FORMS: dict[type[DataFile], str] = {
+    Npz: ".npz",
+    Parquet: ".parquet, .pq",
+    Idx: ".idx, -ubyte, each also with .gz",
+    Folder: "a folder",
+}
+PATHS = ("path", "labels")  # settings that name files
+IDX_NAME = re.compile(r".*(-ubyte|[.-]idx\d?)(\.gz)?")
 
 
-def _as_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+def form_of(name: str) -> str:
+    """Return which form of file a path names; BadData where neither name nor content says it."""
+    path = Path(name)
+    with reading(path, "data"):
+        if path.is_dir():
+            return Folder.form
+        if path.suffix.lower() == ".npz":
+            return Npz.form
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return Parquet.form
+        if IDX_NAME.fullmatch(path.name.lower()):
+            return Idx.form
+        if not path.exists():
+            raise BadData("path", f"no such file or folder: {path}")
+        if path.is_file() and looks_like_idx(path):
+            return Idx.form
+    fix = "; save it with numpy.savez(name, images=...)" if path.suffix == ".npy" else ""
+    known = ", ".join(FORMS.values())
+    raise BadData("path", f"{path}: its form is not known from its name{fix}; known: {known}")
 
 
-DatasetSettings = Annotated[Digits, BeforeValidator(_as_name)]
+def _as_settings(value: Any) -> Any:
+    """Read a bare name as a shipped dataset; refuse a path that names nothing."""
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, Mapping) and isinstance(value.get("path"), str) and "name" not in value:
+        try:
+            form_of(value["path"])
+        except BadData as bad:
+            raise mistakes_of([(bad.setting, bad.sentence)]) from None
+    return value
 
-__all__ = ["Dataset", "DatasetSettings", "Digits"]
+
+def _tag(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return str(getattr(value, "form", Digits.form))
+    if "path" not in value or "name" in value:
+        return Digits.form
+    return form_of(value["path"]) if isinstance(value["path"], str) else Npz.form
+
+
+def with_absolute_paths(settings: Any, folder: Path) -> Any:
+    """Return a dataset's settings with paths below the folder written out."""
+    if not isinstance(settings, Mapping) or not isinstance(settings.get("path"), str):
+        return settings
+    named = {key: settings[key] for key in PATHS if isinstance(settings.get(key), str)}
+    return {**settings, **{key: absolute(folder, name) for key, name in named.items() if name}}
+
+
+DatasetSettings = Annotated[
+    Annotated[Digits, Tag(Digits.form)]
+    | Annotated[Npz, Tag(Npz.form)]
+    | Annotated[Parquet, Tag(Parquet.form)]
+    | Annotated[Idx, Tag(Idx.form)]
+    | Annotated[Folder, Tag(Folder.form)],
+    Discriminator(_tag),
+    BeforeValidator(_as_settings),
+]
+
+__all__ = ["FORMS", "SHIPPED", "BadData", "Dataset", "DatasetSettings", "with_absolute_paths"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, final
+from typing import Annotated, ClassVar, Literal, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from sklearn.datasets import load_digits
 
 from models.datasets.base import Dataset
+from models.datasets.preprocess import Steps, preprocess
 from models.settings import Settings, mistakes_of
 
 GREY_LEVELS = 16.0
@@ -19,10 +20,13 @@ GREY_LEVELS = 16.0
 class Digits(Settings):
     """1,797 images of ten digits (Alpaydin and Kaynak 1998, UCI), scaled to 0 ... 1."""
 
+    form: ClassVar[str] = "digits"
+
     name: Literal["digits"] = "digits"
     classes: tuple[Annotated[int, Field(ge=0, le=9)], ...] = Field(
         default=(0, 1, 2, 3, 4, 5, 6, 7, 8, 9), strict=False, min_length=1
     )
+    preprocess: Steps = ()
 
     @model_validator(mode="after")
     def _no_class_twice(self) -> Self:
@@ -44,7 +48,7 @@ class Digits(Settings):
         labels = np.array([place[int(digit)] for digit in source.target[chosen]], dtype=np.int64)
         return Dataset(
             name=self.name,
-            images=images[:, None],
+            images=preprocess(self.preprocess, images[:, None]),
             labels=labels,
             class_names=tuple(str(digit) for digit in self.classes),
             covariates=_covariates(images.astype(np.float64)),
