@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
     from sweeps.run import Review, Sweep
 
 OK, INCOMPLETE, REFUSED, INTERRUPTED = 0, 1, 2, 130
+PREVIEW = 5  # rows of a prediction that JSON shows beside a file of all
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,8 +63,24 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--launcher", default="local", metavar="WHERE", help="local (Ray) or inline")
     run.add_argument("--pack-width", type=int, metavar="W", help="most seeds trained together")
     add("report", _report, "statistics and report again, from a study's records", "STUDY|DIR")
+    _add_predict(commands)
     _add_data(commands)
     return parser
+
+
+def _add_predict(commands: Any) -> None:
+    what = "score new images with a study's trained members, joined or one alone"
+    sub = commands.add_parser("predict", help=what, description=what)
+    sub.set_defaults(command=_predict)
+    sub.add_argument("study", metavar="STUDY|DIR", help="a study, or its folder [runs/NAME]")
+    sub.add_argument("images", metavar="IMAGES", help="a file or folder of images")
+    sub.add_argument("--cell", metavar="CELL", help="its label or id, where there are several")
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument("--seed", type=int, metavar="N", help="this seed alone: its raw code")
+    joined = "the mean over all seeds that did not collapse, aligned by rank [the default]"
+    which.add_argument("--join", action="store_true", help=joined)
+    sub.add_argument("--out", type=Path, metavar="FILE", help=".csv or .parquet [CSV on stdout]")
+    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
 def _add_data(commands: Any) -> None:
@@ -81,44 +96,16 @@ def _add_data(commands: Any) -> None:
 
 def _open(options: argparse.Namespace) -> Sweep:
     """Load the study that was named, with its folder."""
-    from sweeps.run import open_sweep  # noqa: PLC0415 - seconds of imports, not for --help
-    from sweeps.study import find_study, load_study  # noqa: PLC0415
+    from sweeps.session import open_study  # noqa: PLC0415 - seconds of imports, not for --help
 
-    path = find_study(options.study)
-    study, dataset = load_study(path)
-    study = study.with_seeds(getattr(options, "seeds", None))
-    inside = Path(options.study).is_dir() or path.name == "study.yaml"
-    folder = options.out or (path.parent if inside else Path("runs") / study.name)
-    return open_sweep(study, dataset, folder)
+    return open_study(options.study, getattr(options, "seeds", None), options.out)
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from sweeps.estimate import estimate  # noqa: PLC0415
-    from sweeps.plan import packs_of  # noqa: PLC0415
-    from sweeps.results import read_records  # noqa: PLC0415
+    from sweeps.session import planned  # noqa: PLC0415
 
     sweep = _open(options)
-    study = sweep.study
-    missing = sweep.missing(read_records(sweep.folder))
-    slots = max(1, int((os.cpu_count() or 1) / study.resources.cpus))
-    slots = min(slots, study.resources.max_concurrent or slots)
-    packs = packs_of(missing, slots)
-    images, pixels = sweep.dataset.pixels.shape
-    guess = estimate(packs, pixels, images, slots, study.resources.gpus)
-    content = {
-        "study": study.name,
-        "cells": len(study.cells),
-        "seeds": len(study.seeds),
-        "runs": len(sweep.runs),
-        "packs": len(packs),
-        "done": len(sweep.runs) - len(missing),
-        "missing": len(missing),
-        "slots": slots,
-        "estimate_seconds": round(guess.seconds, 1),
-        "estimate_gpu_hours": round(guess.gpu_hours, 4),
-        "out": str(sweep.folder),
-        "warnings": [text for cell in study.cells for text in cell.warnings()],
-    }
+    content = planned(sweep)
     if options.json:
         print(json.dumps(content))
         return OK
@@ -126,83 +113,67 @@ def _plan(options: argparse.Namespace) -> int:
 
     from sweeps.terminal import print_plan  # noqa: PLC0415
 
-    print_plan(study, content, Console())
+    print_plan(sweep.study, content, Console())
     return OK
 
 
 def _run(options: argparse.Namespace) -> int:
     from rich.console import Console  # noqa: PLC0415
 
-    from sweeps.launch import check_launcher  # noqa: PLC0415
-    from sweeps.progress import Display  # noqa: PLC0415
-    from sweeps.results import read_records  # noqa: PLC0415
-    from sweeps.run import count_states, review, train_missing  # noqa: PLC0415
-    from sweeps.terminal import markdown_table  # noqa: PLC0415
+    from sweeps import session  # noqa: PLC0415
 
-    if options.pack_width is not None and options.pack_width < 1:
-        raise Refused([f"--pack-width: expected at least 1, got {options.pack_width}"])
-    check_launcher(options.launcher)
-    start = time.monotonic()
-    sweep = _open(options)
-    console = Console(stderr=True)
-    missing = len(sweep.missing(read_records(sweep.folder)))
-    if missing:
-        words = f"{sweep.study.name}: {missing} of {len(sweep.runs)} runs to train"
-        console.print(f"{words}, {options.launcher}", highlight=False, soft_wrap=True)
-    outcome = train_missing(
-        sweep,
-        launcher=options.launcher,
-        width=options.pack_width,
-        display=lambda steps, runs: Display(console, sweep.study.name, steps, runs),
-    )
-    done = review(sweep)
-    from sweeps.tracking import track  # noqa: PLC0415 - mlflow takes seconds to import
-
-    table = markdown_table(sweep.study, done.results, done.baselines)
-    tracked = track(sweep.study, sweep.runs, sweep.folder, done.results, table)
-    states = count_states(done.results)
-    content = {
-        "study": sweep.study.name,
-        "planned": len(sweep.runs),
-        "trained": outcome.trained,
-        "skipped": outcome.skipped,
-        **{state: states[state] for state in ("ok", "collapsed", "diverged", "failed")},
-        "seconds": round(time.monotonic() - start, 1),
-        "out": str(sweep.folder),
-        "tracking_uri": tracked.uri,
-        "tracking": tracked.state,
-    }
+    session.check_run(options.launcher, options.pack_width)
+    sweep, console = _open(options), Console(stderr=True)
+    done = session.run(sweep, launcher=options.launcher, width=options.pack_width, console=console)
+    tracked = done.tracked
     if options.json:
-        print(json.dumps(content))
+        print(json.dumps(session.as_json(sweep, done)))
     else:
-        _show(sweep, done)
+        _show(sweep, done.review)
         if tracked.state == "written":
             look = ", look with: mlflow ui" if tracked.uri.startswith("sqlite:") else ""
             print(f"MLflow: {tracked.uri}{look}")
     if tracked.problem:
         print(f"MLflow: {tracked.problem}", file=sys.stderr)
-    if outcome.interrupted:
+    if done.outcome.interrupted:
         print("interrupted; what was finished is kept, run again to go on", file=sys.stderr)
         return INTERRUPTED
-    return OK if states["ok"] + states["collapsed"] == len(sweep.runs) else INCOMPLETE
+    return OK if session.complete(sweep, done.review) else INCOMPLETE
 
 
 def _report(options: argparse.Namespace) -> int:
     from sweeps.report import as_json  # noqa: PLC0415
-    from sweeps.results import read_records  # noqa: PLC0415
-    from sweeps.run import count_states, review  # noqa: PLC0415
+    from sweeps.run import review  # noqa: PLC0415
+    from sweeps.session import complete, open_recorded  # noqa: PLC0415
 
-    sweep = _open(options)
-    if not read_records(sweep.folder):
-        text = f"{sweep.folder}: no records; first: sweeps run {options.study}"
-        raise Refused([text])
+    sweep = open_recorded(options.study, options.out)
     done = review(sweep)
     if options.json:
         print(json.dumps(as_json(sweep.study, done.results, done.baselines)))
     else:
         _show(sweep, done)
-    states = count_states(done.results)
-    return OK if states["ok"] + states["collapsed"] == len(sweep.runs) else INCOMPLETE
+    return OK if complete(sweep, done) else INCOMPLETE
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from sweeps.predict import as_csv, check_out, predict, write  # noqa: PLC0415
+    from sweeps.session import open_recorded  # noqa: PLC0415
+
+    check_out(options.out)
+    sweep = open_recorded(options.study)
+    done = predict(sweep, options.images, cell=options.cell, seed=options.seed)
+    if options.out:
+        write(done, options.out)
+    if options.json:
+        rows = done.table[: PREVIEW if options.out else None].to_pylist()
+        out = str(options.out) if options.out else None
+        print(json.dumps({**done.as_json(), "out": out, "rows": rows}))
+        return OK
+    if not options.out:
+        print(as_csv(done.table).decode(), end="")
+    # Where the table itself is on stdout, the words about it are not.
+    print("\n".join(done.words()), file=sys.stdout if options.out else sys.stderr)
+    return OK
 
 
 def _data(options: argparse.Namespace) -> int:
