@@ -8,7 +8,7 @@
 >>> result.summary.num_rows, result.runs.num_rows
 (3, 9)
 >>> result.codes("ae", seed=0).shape     # (images, units of the code)
-(351, 1)
+(356, 1)
 >>> prediction = result.predict(study.dataset.images[:2], cell="ae")
 >>> prediction.table.column_names
 ['image', 'score', 'spread', 'class']

@@ -184,12 +184,14 @@ class _Asked(Settings):
 def _images(sweep: Sweep, images: str | Path | NDArray[Any]) -> Unseen:
     """Return new images; Refused where they are not of the study's kind."""
     settings, shape = sweep.study.dataset, sweep.dataset.images.shape[1:]
+    what = "images" if isinstance(images, np.ndarray) else str(images)
     try:
         return unseen(settings, images, shape)
     except ValidationError as failure:
         found = [wrong.sentence for wrong in sentences(failure, _Asked)]
     except BadData as bad:
-        found = [bad.sentence if bad.setting == "path" else f"{bad.setting}: {bad.sentence}"]
+        own = bad.sentence if bad.setting == "path" else f"{bad.setting}: {bad.sentence}"
+        found = [own if what in own else f"{what}: {own}"]
     raise Refused(found)
 
 
