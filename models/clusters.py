@@ -52,6 +52,38 @@ def odds(memberships: Array | None) -> tuple[Array | None, float | None]:
     return memberships[:, 1] - memberships[:, 0], 0.0
 
 
+def threshold_of(code: Array, prior: Distribution | None) -> float | None:
+    """Return where a single class unit (N,) is cut in two: the prior's midpoint, else 2-means'.
+
+    None where the code has one value and there is no prior.
+    """
+    if prior is not None:
+        return prior.midpoint
+    if len(np.unique(code)) < 2:  # noqa: PLR2004
+        return None
+    return float(_means(code[:, None], 2).cluster_centers_.mean())
+
+
+def shares(code: Array, new: Array, prior: Distribution | None, classes: int) -> Array | None:
+    """Return new codes' shares (M, K) of the clusters that `evidence` finds in codes (N, C).
+
+    Posteriors of the prior's peaks, or 1 for the nearest of the means of k-means.
+    """
+    if prior is not None and prior.peaks >= max(2, classes):
+        posterior: Array = prior.log_joint(torch.from_numpy(new)).softmax(-1).numpy()
+        return posterior
+    if classes < 2 or len(np.unique(code, axis=0)) < classes:  # noqa: PLR2004
+        return None
+    nearest = _means(code, classes).transform(new).argmin(1)
+    votes: Array = np.eye(classes)[nearest]
+    return votes
+
+
+def _means(code: Array, classes: int) -> KMeans:
+    with threadpool_limits(limits=1):
+        return KMeans(classes, n_init=STARTS, random_state=0).fit(code)
+
+
 def _memberships(code: Array, prior: Distribution | None, classes: int) -> Array | None:
     """Return log posteriors of the prior's peaks, or minus the distances to means of k-means."""
     if prior is not None and prior.peaks >= max(2, classes):

@@ -140,6 +140,16 @@ def _halves(labels: Labels, label_digest: str) -> Labels:
     return halves
 
 
+def rises(labels: Labels, order: Array) -> bool:
+    """Return whether the last class has the higher values rather than the lower: AUC of ½ or more.
+
+    True where there is a single class.
+    """
+    if len(np.unique(labels)) < 2:  # noqa: PLR2004
+        return True
+    return bool(roc_auc_score(labels, order) >= 0.5)  # noqa: PLR2004
+
+
 def _of_clusters(labels: Labels, memberships: Array, classes: int) -> Scores:
     """Return the scores of clusters, given how much each image belongs to each, (N, K)."""
     clusters = memberships.argmax(1)

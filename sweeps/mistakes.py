@@ -103,6 +103,8 @@ def _walk(model: type[BaseModel], location: Path) -> tuple[Path, type[BaseModel]
         if tagged:
             options = tagged
             continue
+        if part in tags:
+            continue
         path.append(part)
         if isinstance(part, str):
             owner = options[0] if len(options) == 1 else None

@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from models.scores import METRICS
 from sweeps import states
@@ -104,6 +106,21 @@ def read_part(path: Path) -> list[Record]:
         fix = "move it away, and run the study again to train its runs anew"
         raise Refused([f"{path}: cannot be read as a part of records: {reason}; {fix}"]) from None
     return records
+
+
+def read_codes(folder: Path, pack_id: str) -> dict[str, NDArray[np.float32]]:
+    """Return the codes (N, units) of one pack by run_id; Refused where they cannot be read."""
+    path = folder / "codes" / f"{pack_id}.parquet"
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowException) as failure:
+        reason = str(failure).partition("\n")[0]
+        fix = f"move records/{path.name} away, and run the study again to train its runs anew"
+        raise Refused([f"{path}: no codes to score again: {reason}; {fix}"]) from None
+    return {
+        row["run_id"]: np.array(row["code"], dtype=np.float32).reshape(-1, row["units"])
+        for row in rows
+    }
 
 
 def gather(

@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from ruamel.yaml import YAML
 
@@ -204,7 +202,7 @@ def rescore(sweep: Sweep) -> int:
         ]
         if not stale:
             continue
-        codes = _codes(sweep.folder / "codes" / path.name)
+        codes = results.read_codes(sweep.folder, path.stem)
         for record in stale:
             code = codes[record["run_id"]]
             record.update(
@@ -229,26 +227,12 @@ def agreement(sweep: Sweep, records: Mapping[str, Record]) -> dict[str, float | 
         codes: dict[str, Any] = {}
         for pack in sorted(packs):
             with contextlib.suppress(Refused):  # a pack without codes has no say in it
-                codes |= _codes(sweep.folder / "codes" / f"{pack}.parquet")
+                codes |= results.read_codes(sweep.folder, pack)
         kept = [run.run_id for run in runs if run.run_id in codes]
         units = runs[0].cell.spec.code.class_units
         own = agreements([codes[run_id][:, :units] for run_id in kept])
         found |= dict(zip(kept, own, strict=True))
     return found
-
-
-def _codes(path: Path) -> dict[str, Any]:
-    """Return the codes (N, units) of one pack by run_id; Refused where they cannot be read."""
-    try:
-        rows = pq.read_table(path).to_pylist()
-    except (OSError, pa.ArrowException) as failure:
-        reason = str(failure).partition("\n")[0]
-        fix = f"move records/{path.name} away, and run the study again to train its runs anew"
-        raise Refused([f"{path}: no codes to score again: {reason}; {fix}"]) from None
-    return {
-        row["run_id"]: np.array(row["code"], dtype=np.float32).reshape(-1, row["units"])
-        for row in rows
-    }
 
 
 def score_baselines(sweep: Sweep) -> Baselines:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 from rich import box
@@ -72,6 +73,25 @@ def markdown_table(study: Subject, results: Results, baselines: Baselines) -> st
         cells = {head: fixed(value) if head == "mean" else "" for head in columns}
         lines.append([f"*baseline: {_literal(name)}*", *cells.values()])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def html_table(study: Study, results: Results, baselines: Baselines) -> str:
+    """Return the table as HTML without scripts or styles of a page, for a notebook."""
+    rows = ranked(study, results)
+    columns = _columns(study, rows)
+    numbers = zip(*columns.values(), strict=True)
+    lines = [[row["cell"], *texts] for row, texts in zip(rows, numbers, strict=True)]
+    for name, value in ranked_baselines(study, baselines):
+        cells = {head: fixed(value) if head == "mean" else "" for head in columns}
+        lines.append([f"baseline: {name}", *cells.values()])
+    heads = "".join(f"<th>{escape(head)}</th>" for head in ("cell", *columns))
+    body = "".join(
+        f'<tr><th style="text-align:left">{escape(line[0])}</th>'
+        + "".join(f"<td>{escape(text)}</td>" for text in line[1:])
+        + "</tr>"
+        for line in lines
+    )
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _literal(words: str) -> str:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.datasets.base import BadData, Dataset, rows_at_a_time
+from models.datasets.base import BadData, rows_at_a_time
 from models.datasets.classes import Labels
-from models.datasets.source import BYTE, MOST_SIDE, DataFile, Source, assemble, by, reading
+from models.datasets.source import BYTE, MOST_SIDE, DataFile, Source, by, reading
 
 FORMATS = {
     ".bmp": "BMP",
@@ -42,8 +42,8 @@ class Folder(DataFile):
     form: ClassVar[str] = "folder"
     mode: Literal["grey", "rgb"] = "grey"
 
-    def load(self) -> Dataset:
-        """Return the dataset."""
+    def source(self) -> Source:
+        """Return what the file holds."""
         path = Path(self.path)
         with reading(path, "a folder of images"):
             files, labels = _files(path)
@@ -57,7 +57,9 @@ class Folder(DataFile):
             return _blocks(files, self.mode)
 
         what = f"{len(files):,} images of the folder {path.name}"
-        return assemble(Source(path, what, len(files), blocks, facts.hexdigest(), labels), self)
+        names = tuple(_printable(file.relative_to(path).as_posix()) for file in files)
+        digest = facts.hexdigest()
+        return Source(path, what, len(files), blocks, digest, labels, names=names)
 
 
 def _files(path: Path) -> tuple[list[Path], Labels | None]:

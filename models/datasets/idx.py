@@ -12,13 +12,12 @@ from typing import Any, ClassVar, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.datasets.base import BadData, Dataset, rows_at_a_time
+from models.datasets.base import BadData, rows_at_a_time
 from models.datasets.classes import Labels
 from models.datasets.source import (
     MOST_AT_ONCE,
     DataFile,
     Source,
-    assemble,
     by,
     check_expansion,
     check_shape,
@@ -42,8 +41,8 @@ class Idx(DataFile):
     form: ClassVar[str] = "idx"
     labels: str | None = None
 
-    def load(self) -> Dataset:
-        """Return the dataset."""
+    def source(self) -> Source:
+        """Return what the file holds."""
         path = Path(self.path)
         header = _header(path, "path")
         if len(header.shape) not in (3, 4):
@@ -62,7 +61,7 @@ class Idx(DataFile):
         with reading(path, "IDX"):
             facts = fingerprint(*files)
         what = f"{header.shape[0]:,} images of the IDX file {path.name}"
-        return assemble(Source(path, what, header.shape[0], blocks, facts, labels), self)
+        return Source(path, what, header.shape[0], blocks, facts, labels)
 
 
 @dataclass(frozen=True)

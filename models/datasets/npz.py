@@ -10,14 +10,13 @@ from zipfile import ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from models.datasets.base import BadData, Dataset, rows_at_a_time
+from models.datasets.base import BadData, rows_at_a_time
 from models.datasets.classes import Labels
 from models.datasets.npy import Header, read_header
 from models.datasets.source import (
     MOST_AT_ONCE,
     DataFile,
     Source,
-    assemble,
     by,
     check_expansion,
     check_shape,
@@ -41,12 +40,11 @@ class Npz(DataFile):
 
     form: ClassVar[str] = "npz"
 
-    def load(self) -> Dataset:
-        """Return the dataset."""
+    def source(self) -> Source:
+        """Return what the file holds."""
         path = Path(self.path)
         with reading(path, "a NumPy archive"), ZipFile(path) as archive:
-            source = _source(path, archive)
-        return assemble(source, self)
+            return _source(path, archive)
 
 
 def _source(path: Path, archive: ZipFile) -> Source:

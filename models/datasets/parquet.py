@@ -14,14 +14,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from models.datasets.base import BadData, Dataset, rows_at_a_time
+from models.datasets.base import BadData, rows_at_a_time
 from models.datasets.classes import Labels
 from models.datasets.footer import count_values
 from models.datasets.source import (
     MOST_NUMBERS,
     DataFile,
     Source,
-    assemble,
     by,
     check_shape,
     fingerprint,
@@ -57,12 +56,11 @@ class Parquet(DataFile):
             raise mistakes_of([("covariates", f"column '{twice[0]}' is named twice")])
         return self
 
-    def load(self) -> Dataset:
-        """Return the dataset."""
+    def source(self) -> Source:
+        """Return what the file holds."""
         path = Path(self.path)
         with _reading(path):
-            source = _source(path, self)
-        return assemble(source, self)
+            return _source(path, self)
 
 
 @contextlib.contextmanager

@@ -210,7 +210,7 @@ Step = Annotated[
 Steps = Annotated[tuple[Step, ...], Field(strict=False)]
 
 
-def through(steps: Sequence[Step], blocks: Blocks) -> Blocks:
+def through(steps: Sequence[Step | Shift], blocks: Blocks) -> Blocks:
     """Return the blocks as they come out of the steps, as float32.
 
     Raises BadData with the step's place and the image's number.
@@ -234,21 +234,43 @@ def through(steps: Sequence[Step], blocks: Blocks) -> Blocks:
 
 def preprocess(steps: Sequence[Step], images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return images (N, C, H, W) that are in memory as they come out of the steps."""
+    blocks = _blocks(images)
+    return np.concatenate([part for _, part in through(steps, blocks)()]) if steps else images
 
-    def blocks() -> Iterator[Block]:
+
+def fitted(steps: Sequence[Step], images: NDArray[np.float32]) -> list[Step | Shift]:
+    """Return the steps as they treat raw images (N, C, H, W), ready for others.
+
+    So that `standardise` takes new images by the mean and deviation of these.
+    """
+    ready: list[Step | Shift] = []
+    blocks = _blocks(images)
+    for place, step in enumerate(steps):
+        where = f"preprocess[{place}]"
+        ready.append(_fitted(where, step, blocks))
+        blocks = _through(where, ready[-1], blocks)
+    return ready
+
+
+def _blocks(images: NDArray[np.float32]) -> Blocks:
+    def run() -> Iterator[Block]:
         start = 0
         for part in chunks(images):
             yield np.arange(start, start + len(part)), part
             start += len(part)
 
-    return np.concatenate([part for _, part in through(steps, blocks)()]) if steps else images
+    return run
 
 
-def _through(where: str, step: Step, blocks: Blocks) -> Blocks:
+def _fitted(where: str, step: Step | Shift, blocks: Blocks) -> Step | Shift:
     try:
-        ready = step.fit(blocks) if isinstance(step, Standardise) else step
+        return step.fit(blocks) if isinstance(step, Standardise) else step
     except UnfitError as unfit:
         raise BadData(where, unfit.sentence) from None
+
+
+def _through(where: str, step: Step | Shift, blocks: Blocks) -> Blocks:
+    ready = _fitted(where, step, blocks)
 
     def run() -> Iterator[Block]:
         for numbers, images in blocks():

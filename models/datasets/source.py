@@ -20,7 +20,7 @@ from pydantic import Field
 from models.datasets import cache
 from models.datasets.base import BadData, Dataset, ink
 from models.datasets.classes import Chosen, Classes, Labels, choose
-from models.datasets.preprocess import Block, Blocks, Step, Steps, through
+from models.datasets.preprocess import Block, Blocks, Shift, Step, Steps, through
 from models.settings import Settings
 
 SOURCE_VERSION = 1  # raised whenever the same file gives other pixels: the cache is made anew
@@ -43,8 +43,12 @@ class DataFile(Settings):
     preprocess: Steps = ()
 
     @abstractmethod
+    def source(self) -> Source:
+        """Return what the file holds; raises BadData where it is not what it should be."""
+
     def load(self) -> Dataset:
         """Return the dataset; raises BadData where the file is not what it should be."""
+        return assemble(self.source(), self)
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Source:
     """What a reader found in a file.
 
     `blocks` reads all images (n, C, H, W), any numeric dtype, in the file's order, as often as it
-    is called. `fingerprint` changes when the file does.
+    is called. `fingerprint` changes when the file does. `names` are those of files with one image.
     """
 
     path: Path
@@ -62,6 +66,7 @@ class Source:
     fingerprint: str
     labels: Labels | None = None
     covariates: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
 
 def assemble(source: Source, settings: DataFile) -> Dataset:
@@ -108,6 +113,18 @@ def _read(
         images[start : start + len(part)] = part
         start += len(part)
     return images, total
+
+
+def all_of(source: Source, steps: Sequence[Step | Shift]) -> NDArray[np.float32]:
+    """Return every image (N, C, H, W) as it comes out of the steps, whatever its class.
+
+    Raises BadData, also where there are none.
+    """
+    if not source.count:
+        raise BadData("path", f"{source.path}: holds no images")
+    everything = Chosen(np.arange(source.count), None, ())
+    blocks = through(steps, _raw(source, everything, np.zeros(source.count)))
+    return np.concatenate([images for _, images in blocks()])
 
 
 def _raw(source: Source, chosen: Chosen, total: NDArray[np.float64]) -> Blocks:

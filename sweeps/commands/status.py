@@ -1,0 +1,43 @@
+"""The command `status`: quick on a folder, for which neither data nor torch is loaded."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from sweeps import status as state
+from sweeps.commands import INCOMPLETE, OK
+
+
+def status(options: argparse.Namespace) -> int:
+    """Show what is done and what is not."""
+    if options.study is None:
+        found = state.list_status(options.out or Path("runs"))
+        if options.json:
+            print(json.dumps({"studies": found}))
+        else:
+            state.print_list(found, Console())
+        return OK if all(one["unscored"] == 0 for one in found) else INCOMPLETE
+    content = _of(options)
+    if options.json:
+        print(json.dumps(content))
+    else:
+        state.print_status(content, Console())
+    return OK if content["unscored"] == 0 else INCOMPLETE
+
+
+def _of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the status of a folder by its last call's plan, of a study by its file."""
+    folder = Path(options.study)
+    if folder.is_dir() and not options.out:
+        return state.status(folder, state.read_plan(folder))
+    from sweeps.plan import as_json  # noqa: PLC0415 - torch, for the runs' identities
+    from sweeps.session import open_study  # noqa: PLC0415
+
+    sweep = open_study(options.study, None, options.out)
+    plan = json.loads(as_json(sweep.study, sweep.dataset, sweep.runs, []))
+    return state.status(sweep.folder, plan)

@@ -1,0 +1,114 @@
+"""The commands on a study: plan, run, report, track, predict."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from sweeps import session
+from sweeps.commands import INCOMPLETE, INTERRUPTED, OK
+from sweeps.predict import as_csv, check_out, write
+from sweeps.predict import predict as predicted
+from sweeps.report import as_json
+from sweeps.run import Review, Sweep, review
+from sweeps.terminal import print_plan, print_table
+
+PREVIEW = 5  # rows of a prediction that JSON shows beside a file of all
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Show what there is to train."""
+    sweep = session.open_study(options.study, options.seeds, options.out)
+    content = session.planned(sweep)
+    if options.json:
+        print(json.dumps(content))
+    else:
+        print_plan(sweep.study, content, Console())
+    return OK
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train what is missing, and show what came of it."""
+    session.check_run(options.launcher, options.pack_width)
+    sweep = session.open_study(options.study, options.seeds, options.out)
+    console = Console(stderr=True)
+    done = session.run(sweep, launcher=options.launcher, width=options.pack_width, console=console)
+    if options.json:
+        print(json.dumps(session.as_json(sweep, done)))
+    else:
+        _show(sweep, done.review)
+        if done.tracked.state == "written":
+            look = f"sweeps ui {shlex.quote(str(sweep.folder))}"
+            print(f"MLflow: {done.tracked.uri}, look with: {look}")
+    if done.tracked.problem:
+        print(f"MLflow: {done.tracked.problem}", file=sys.stderr)
+    if done.outcome.interrupted:
+        print("interrupted; what was finished is kept, run again to go on", file=sys.stderr)
+        return INTERRUPTED
+    return OK if session.complete(sweep, done.review) else INCOMPLETE
+
+
+def report(options: argparse.Namespace) -> int:
+    """Show statistics and write the page again, from the records."""
+    sweep = session.open_recorded(options.study, options.out)
+    done = review(sweep)
+    if options.json:
+        print(json.dumps(as_json(sweep.study, done.results, done.baselines, done.answer)))
+    else:
+        _show(sweep, done)
+    return OK if session.complete(sweep, done) else INCOMPLETE
+
+
+def _show(sweep: Sweep, done: Review) -> None:
+    if done.rescored:
+        what = "runs scored again: their labels or their orientation changed"
+        print(f"{done.rescored} {what}", file=sys.stderr)
+    print_table(sweep.study, done.results, done.baselines, done.answer, console=Console())
+    print(f"\nreport: {done.page}")
+
+
+def track(options: argparse.Namespace) -> int:
+    """Write MLflow's view again, from the records."""
+    sweep = session.open_recorded(options.study, options.out)
+    done = review(sweep)
+    tracked = session.show(sweep, done)
+    content = {
+        "study": sweep.study.name,
+        "runs": done.results.runs.num_rows,
+        "rescored": done.rescored,
+        "out": str(sweep.folder),
+        "tracking_uri": tracked.uri,
+        "tracking": tracked.state,
+    }
+    if options.json:
+        print(json.dumps(content))
+    elif tracked.state == "written":
+        what = f"{content['runs']} runs in {len(sweep.study.cells)} cells"
+        print(f"MLflow: {tracked.uri} shows {what} of {sweep.study.name}")
+    if tracked.problem:
+        print(f"MLflow: {tracked.problem}", file=sys.stderr)
+    return OK if tracked.state == "written" else INCOMPLETE
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Score new images with the trained members."""
+    check_out(options.out)
+    sweep = session.open_recorded(options.study)
+    done = predicted(sweep, options.images, cell=options.cell, seed=options.seed)
+    if options.out:
+        write(done, Path(options.out))
+    if options.json:
+        rows = done.table[: PREVIEW if options.out else None].to_pylist()
+        out = str(options.out) if options.out else None
+        print(json.dumps({**done.as_json(), "out": out, "rows": rows}))
+        return OK
+    if not options.out:
+        print(as_csv(done.table).decode(), end="")
+    # Where the table itself is on stdout, the words about it are not.
+    print("\n".join(done.words()), file=sys.stdout if options.out else sys.stderr)
+    return OK

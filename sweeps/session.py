@@ -1,0 +1,137 @@
+"""What the command and a notebook do alike: so they cannot differ."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from sweeps.estimate import estimate
+from sweeps.launch import check_launcher
+from sweeps.mistakes import Refused
+from sweeps.plan import packs_of
+from sweeps.progress import Display
+from sweeps.results import read_records
+from sweeps.run import Outcome, Review, Sweep, count_states, open_sweep, review, train_missing
+from sweeps.study import find_study, load_study
+from sweeps.terminal import markdown_table
+
+if TYPE_CHECKING:
+    from sweeps.tracking import Tracked
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a call of `run` did, and what there is now."""
+
+    outcome: Outcome
+    review: Review
+    tracked: Tracked
+    seconds: float
+
+
+def open_study(name: str, seeds: int | None = None, out: Path | None = None) -> Sweep:
+    """Load a study by its path, its folder or a shipped name, with its folder.
+
+    `seeds` replaces the file's by 0 ... seeds - 1. Raises Refused with every mistake.
+    """
+    path = find_study(name)
+    study, dataset = load_study(path)
+    inside = Path(name).is_dir() or path.name == "study.yaml"
+    folder = out or (path.parent if inside else Path("runs") / study.name)
+    return open_sweep(study.with_seeds(seeds), dataset, folder)
+
+
+def open_recorded(name: str, out: Path | None = None) -> Sweep:
+    """Load a study that has records; Refused where it has none."""
+    sweep = open_study(name, None, out)
+    if not read_records(sweep.folder):
+        text = f"{sweep.folder}: no records; first: sweeps run {name}"
+        raise Refused([text])
+    return sweep
+
+
+def planned(sweep: Sweep) -> dict[str, Any]:
+    """Return what `plan --json` says: counts, and the estimated time; trains nothing."""
+    study = sweep.study
+    missing = sweep.missing(read_records(sweep.folder))
+    slots = max(1, int((os.cpu_count() or 1) / study.resources.cpus))
+    slots = min(slots, study.resources.max_concurrent or slots)
+    packs = packs_of(missing, slots)
+    images, pixels = sweep.dataset.pixels.shape
+    guess = estimate(packs, pixels, images, slots, study.resources.gpus)
+    return {
+        "study": study.name,
+        "cells": len(study.cells),
+        "seeds": len(study.seeds),
+        "runs": len(sweep.runs),
+        "packs": len(packs),
+        "done": len(sweep.runs) - len(missing),
+        "missing": len(missing),
+        "slots": slots,
+        "estimate_seconds": round(guess.seconds, 1),
+        "estimate_gpu_hours": round(guess.gpu_hours, 4),
+        "out": str(sweep.folder),
+        "warnings": [text for cell in study.cells for text in cell.warnings()],
+    }
+
+
+def check_run(launcher: str, width: int | None) -> None:
+    """Raise Refused where a run could not start, before anything is loaded."""
+    if width is not None and width < 1:
+        raise Refused([f"--pack-width: expected at least 1, got {width}"])
+    check_launcher(launcher)
+
+
+def run(sweep: Sweep, *, launcher: str, width: int | None, console: Console) -> Finished:
+    """Train what is missing, write tables and report, show them in MLflow.
+
+    Progress goes to the console. Raises Refused.
+    """
+    start = time.monotonic()
+    missing = len(sweep.missing(read_records(sweep.folder)))
+    if missing:
+        words = f"{sweep.study.name}: {missing} of {len(sweep.runs)} runs to train"
+        console.print(f"{words}, {launcher}", highlight=False, soft_wrap=True)
+    outcome = train_missing(
+        sweep,
+        launcher=launcher,
+        width=width,
+        display=lambda steps, runs: Display(console, sweep.study.name, steps, runs),
+    )
+    done = review(sweep)
+    return Finished(outcome, done, show(sweep, done), time.monotonic() - start)
+
+
+def show(sweep: Sweep, done: Review) -> Tracked:
+    """Bring MLflow in line with what was reviewed."""
+    from sweeps.tracking import track  # noqa: PLC0415 - mlflow takes seconds to import
+
+    table = markdown_table(sweep.study, done.results, done.baselines)
+    return track(sweep.study, sweep.dataset, sweep.runs, sweep.folder, done.results, table)
+
+
+def as_json(sweep: Sweep, finished: Finished) -> dict[str, Any]:
+    """Return what `run --json` says."""
+    states = count_states(finished.review.results)
+    return {
+        "study": sweep.study.name,
+        "planned": len(sweep.runs),
+        "trained": finished.outcome.trained,
+        "skipped": finished.outcome.skipped,
+        **{state: states[state] for state in ("ok", "collapsed", "diverged", "failed")},
+        "seconds": round(finished.seconds, 1),
+        "out": str(sweep.folder),
+        "tracking_uri": finished.tracked.uri,
+        "tracking": finished.tracked.state,
+    }
+
+
+def complete(sweep: Sweep, done: Review) -> bool:
+    """Return whether every planned run has a score."""
+    states = count_states(done.results)
+    return states["ok"] + states["collapsed"] == len(sweep.runs)
