@@ -316,3 +316,20 @@ def test_a_loss_that_ran_away_leaves_the_others_apart() -> None:
     assert axes.get_xscale() == "log"
     (axes,) = strip_plot([row("a", 1.5)], runs[:2], "m", None, []).axes
     assert axes.get_xscale() == "linear"
+
+
+def test_a_figure_of_many_seeds_is_small() -> None:
+    draw = np.random.default_rng(0)
+    runs = [run(f"c{n % 30}", n // 30, value) for n, value in enumerate(draw.random(3000))]
+    rows = [row(f"c{n}", 0.5) for n in range(30)]
+    assert len(svg(strip_plot(rows, runs, "m", 0.8, []))) < 75 * 3000
+    curves = np.sort(draw.random((60, len(GRID))), axis=1)
+    rocs = [Roc(f"c{n}", tuple(range(60)), curves, (0.6,) * 60) for n in range(12)]
+    assert len(svg(roc_curves(rocs))) < 1_000_000
+
+
+def test_more_cells_than_a_figure_holds() -> None:
+    rows = [row(f"c{n}", 0.5) for n in range(80)]
+    (axes,) = strip_plot(rows, [run("c79", 0, 1e9), run("c0", 0, 0.5)], "m", 0.8, []).axes
+    assert len(axes.get_yticks()) == 60
+    assert axes.get_xlim()[1] < 1

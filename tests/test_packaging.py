@@ -22,8 +22,9 @@ from sweeps.study import find_study, load_study
 for name in ("quickstart", "smoke"):
     assert str(find_study(name)).startswith(sys.argv[1]), find_study(name)
     load_study(find_study(name))
-pages = [item.name for item in importlib.resources.files(sweeps).iterdir()]
-assert any(name.endswith(".html") for name in pages), pages
+import sweeps.report, sweeps.pictures
+for ending in ("html", "css", "js"):
+    assert importlib.resources.files(sweeps).joinpath(f"report.{ending}").is_file(), ending
 """
 
 

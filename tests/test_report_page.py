@@ -254,6 +254,7 @@ FIGURES = sorted(
 
 def test_every_figure_is_there_as_svg_png_and_csv(done: Finished, page: Page) -> None:
     assert page.tags.count("figure") == len(FIGURES)
+    assert "the median reconstruction error chose" not in page.text
     files = sorted(path.name for path in (done.folder / "figures").iterdir())
     assert files == sorted(f"{name}.{kind}" for name in FIGURES for kind in ("csv", "png", "svg"))
     for path in (done.folder / "figures").glob("*.png"):
@@ -357,6 +358,7 @@ def test_images_without_labels_get_a_page(tmp_path: Path) -> None:
     done = small(tmp_path, ("seeds: 11", "seeds: 2"), (DIVERGING, ""), labelled=False)
     page = page_of(done)
     assert "There are no ROC curves: they need labels of two classes." in page.text
+    assert "the median reconstruction error chose" in page.text
     figures = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
     assert {"codes", "reconstructions", "samples", "seeds-reconstruction"} <= figures
     assert not {"roc", "spread", "seeds-auc_oracle"} & figures

@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from reports import BASELINES, STUDY, Finished, finish, gathered, relabelled
 from rich.cells import cell_len
 from rich.console import Console
-from test_report import BASELINES, STUDY, Finished, finish, gathered, relabelled
 
 from sweeps.progress import Display
 from sweeps.results import Results

@@ -27,7 +27,7 @@ Row = Mapping[str, Any]
 Array = NDArray[np.float64]
 
 MOST_PANELS = 24
-MOST_CURVES = 100
+MOST_CURVES = 40  # a panel: more are neither told apart nor small
 PANELS_ACROSS = 3
 LOGARITHMIC = 3.0  # from this ratio of largest to smallest on
 MOST_TICKS = 5

@@ -33,6 +33,7 @@ Row = Mapping[str, Any]
 
 JITTER = (math.sqrt(5) - 1) / 2  # golden: any run of seeds spreads evenly
 LOGARITHMIC = 100.0  # from this ratio of largest to smallest loss on
+MOST_ROWS = 60
 BAND = 0.46  # of a row's height, for the dots
 
 
@@ -48,8 +49,11 @@ def strip_plot(
 
     A seed has the same height in every cell; collapsed runs are hollow. Behind the dots a box from
     the first to the third quartile with the median; below them the mean and its 95 % interval.
-    Dashed: baselines; dotted: `low`.
+    Dashed: baselines; dotted: `low`. Of more than 60 cells the first are drawn.
     """
+    rows = rows[:MOST_ROWS]
+    drawn_cells = {row["cell_id"] for row in rows}
+    runs = [run for run in runs if run["cell_id"] in drawn_cells]
     labels = [wrapped(row["cell"]) for row in rows]
     lines = [(value, name, TROUBLE) for name, value in baselines if value is not None]
     marks = [*lines, *([] if low is None else [(low, f"low {low:g}", INK)])]
@@ -82,7 +86,7 @@ def strip_plot(
         _mark(axes, value, name, colour, level, limits)
     by_cell: dict[str, list[Row]] = {row["cell_id"]: [] for row in rows}
     for run in runs:
-        by_cell[run["cell_id"]].append(run)
+        by_cell.setdefault(run["cell_id"], []).append(run)
     for place, row in enumerate(rows):
         _strip(axes, place, row, by_cell[row["cell_id"]], metric)
     return figure
@@ -115,6 +119,7 @@ def _strip(axes: Axes, place: int, row: Row, runs: Sequence[Row], metric: str) -
             edgecolors=TROUBLE if hollow else "none",
             linewidths=1.0,
             alpha=None if hollow else 0.75,
+            clip_on=False,  # each would have a group of its own
             zorder=3,
         )
     mean, ends = row[f"{metric}_mean"], (row[f"{metric}_ci_low"], row[f"{metric}_ci_high"])

@@ -41,14 +41,16 @@ def svg(figure: Figure) -> str:
         root.remove(element)
     for parent in root.findall(f".//{_SVG}style/.."):
         parent.clear()  # its rule for `*` would reach the whole page
-    _rename(root, f"f{hashlib.sha256(sink.getvalue().encode()).hexdigest()[:10]}-")
+    _rename(root, f"f{hashlib.sha256(sink.getvalue().encode()).hexdigest()[:10]}")
     for element in root.iter():
         exact = {"transform"} if element.tag == f"{_SVG}image" else set()
         for name in ({"d", "x", "y", "transform"} - exact) & set(element.attrib):
-            places = _DECIMALS.sub(r"\1", element.attrib[name])
-            element.set(name, " ".join(places.split()))
+            element.set(name, _shorter(name, element.attrib[name]))
+        if element.get("transform", "").startswith("rotate(-0 "):
+            del element.attrib["transform"]
         if "style" in element.attrib:
             element.set("style", _restyled(element.attrib["style"]))
+    _share_styles(root)
     root.attrib.pop("version")
     size = {name: root.attrib[name].removesuffix("pt") for name in ("width", "height")}
     root.attrib.update(size | {"role": "img", "aria-label": str(figure.get_label())})
@@ -97,15 +99,39 @@ def _restyled(text: str) -> str:
 
 
 def _rename(root: ET.Element, prefix: str) -> None:
-    """Keep the identifiers that something refers to, each with the prefix."""
+    """Keep the identifiers that something refers to, each as the prefix with a number."""
     text = [value for element in root.iter() for value in element.attrib.values()]
     used = {name for value in text for name in _REFERENCE.findall(value)}
+    own = [element.get("id") for element in root.iter() if element.get("id") in used]
+    names = {name: f"{prefix}-{place}" for place, name in enumerate(own)}
     for element in root.iter():
         link = element.attrib.pop(f"{_XLINK}href", None)
         if link is not None:
-            element.set("href", link if link.startswith(_ENCLOSED) else f"#{prefix}{link[1:]}")
+            element.set("href", link if link.startswith(_ENCLOSED) else f"#{names[link[1:]]}")
         if "clip-path" in element.attrib:
-            element.set("clip-path", element.attrib["clip-path"].replace("#", f"#{prefix}"))
+            (name,) = _REFERENCE.findall(element.attrib["clip-path"])
+            element.set("clip-path", f"url(#{names[name]})")
         name = element.attrib.pop("id", None)
-        if name in used:
-            element.set("id", f"{prefix}{name}")
+        if name in names:
+            element.set("id", names[name])
+
+
+def _share_styles(root: ET.Element) -> None:
+    """Say the style of many equal marks once, in their group: half of a strip plot's size."""
+    for group in root.iter(f"{_SVG}g"):
+        marks = [mark for mark in group if mark.tag != f"{_SVG}defs"]
+        style = marks[0].get("style") if marks else None
+        alike = all(mark.tag == f"{_SVG}use" and mark.get("style") == style for mark in marks)
+        if len(marks) > 1 and style and alike and "style" not in group.attrib:
+            group.set("style", style)
+            for mark in marks:
+                del mark.attrib["style"]
+
+
+def _shorter(name: str, text: str) -> str:
+    """Return coordinates with two decimals, and of lines only the first `L`."""
+    text = " ".join(_DECIMALS.sub(r"\1", text).split())
+    if name == "d" and not set(text) & set("CQz"):
+        start, line, rest = text.partition(" L ")
+        text = start + line + rest.replace(" L ", " ") if " M " not in rest else text
+    return text

@@ -28,7 +28,7 @@ Row = dict[str, Any]
 def code_pictures(material: Trained) -> Iterator[Picture]:
     """Yield the ROC curves and the codes' densities, reading each cell's codes once."""
     cells = material.cells()
-    rocs, panels = [], []
+    rocs, panels, unscored = [], [], False
     labels = material.dataset.labels
     two = labels is not None and len(np.unique(labels)) == 2  # noqa: PLR2004 - a ROC curve's
     for row, spec, runs in cells[:MOST_PANELS]:
@@ -38,6 +38,7 @@ def code_pictures(material: Trained) -> Iterator[Picture]:
             rocs += [roc for roc in [_roc(row, spec, kept, codes, labels)] if roc is not None]
         run = median_run(kept, material.study.metric)
         if run is not None:
+            unscored = unscored or run[material.study.metric] is None
             panels.append((_panel(material, row, spec, run, codes[run["run_id"]]), run["seed"]))
     first = f"Shown: the first {MOST_PANELS} cells." if len(cells) > MOST_PANELS else ""
     if not rocs:
@@ -53,7 +54,8 @@ def code_pictures(material: Trained) -> Iterator[Picture]:
     names = material.dataset.class_names
     figure = code_densities([codes for codes, _ in panels], names)
     table = [line for codes, seed in panels for line in _codes_table(codes, seed, names)]
-    yield Picture("codes", figure, table, first)
+    how = "Where no seed has that value, the median reconstruction error chose." if unscored else ""
+    yield Picture("codes", figure, table, f"{first} {how}".strip())
 
 
 def _roc(

@@ -6,7 +6,13 @@ from typing import Any
 
 from sweeps.evidence import curves_of, scored
 from sweeps.figures.curves import MOST_CURVES, MOST_PANELS, learning_curves
-from sweeps.figures.scores import MOST_NUMBERED, mean_against_spread, quartiles, strip_plot
+from sweeps.figures.scores import (
+    MOST_NUMBERED,
+    MOST_ROWS,
+    mean_against_spread,
+    quartiles,
+    strip_plot,
+)
 from sweeps.pictures.base import Material, Picture, Trained
 from sweeps.wording import LOSSES, place_of, ranked, ranked_baselines
 
@@ -38,7 +44,9 @@ def seeds(material: Material, metric: str) -> Picture:
             marks = dict(zip(("first quartile", "median", "third quartile"), box, strict=True))
             marks |= {name: row[f"{metric}_{name}"] for name in names}
             table += [{"cell": row["cell"], "what": w, metric: v} for w, v in marks.items()]
-    return Picture(f"seeds-{place_of(metric)}", strip_plot(rows, runs, metric, low, known), table)
+    note = f"Shown: the first {MOST_ROWS} cells." if len(rows) > MOST_ROWS else ""
+    figure = strip_plot(rows, runs, metric, low, known)
+    return Picture(f"seeds-{place_of(metric)}", figure, table, note)
 
 
 def spread(material: Material) -> Picture:
