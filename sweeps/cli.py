@@ -87,7 +87,7 @@ def _add_data(commands: Any) -> None:
     what = "list datasets and forms of files, describe one, or export it as .npz and .png"
     data = commands.add_parser("data", help=what, description=what)
     data.set_defaults(command=_data)
-    data.add_argument("action", choices=("list", "describe", "export"), metavar="ACTION")
+    data.add_argument("action", choices=("list", "describe", "export"))
     where = "a shipped dataset's name, a file or folder of images, or a study"
     data.add_argument("what", nargs="?", metavar="WHAT", help=where)
     data.add_argument("--json", action="store_true", help="one JSON object on stdout")

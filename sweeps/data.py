@@ -67,10 +67,10 @@ def open_data(what: str) -> Dataset:
     """
     path = Path(what)
     if what in [kind.form for kind in SHIPPED]:
-        return _load({"name": what}, what, alone=True)
+        return _load({"dataset": what}, what, alone=True)
     of_study = path.suffix in (".yaml", ".yml") or (path / "study.yaml").is_file()
     if path.exists() and not of_study:
-        return _load(with_absolute_paths({"path": what}, Path()), what, alone=True)
+        return _load({"dataset": with_absolute_paths({"path": what}, Path())}, what, alone=True)
     try:
         file = find_study(what)
     except Refused:
@@ -78,17 +78,19 @@ def open_data(what: str) -> Dataset:
         text = f"{what}: no such file, and no dataset or study of that name{shipped}"
         raise Refused([f"{text}; see: sweeps data list"]) from None
     raw = read_yaml(file)
-    return _load(with_absolute_paths(raw.get("dataset"), file.parent), file.name, alone=False)
+    asked = {key: with_absolute_paths(raw[key], file.parent) for key in raw if key == "dataset"}
+    return _load(asked, file.name, alone=False)
 
 
-def _load(settings: Any, where: str, *, alone: bool) -> Dataset:
+def _load(asked: dict[str, Any], where: str, *, alone: bool) -> Dataset:
     try:
-        return _Asked.model_validate({"dataset": settings}).dataset.load()
+        return _Asked.model_validate(asked).dataset.load()
     except ValidationError as failure:
         found = [(place_of(wrong), wrong.sentence) for wrong in sentences(failure, _Asked)]
     except BadData as bad:
         found = [(f"dataset.{bad.setting}", bad.sentence)]
-    raise Refused([f"{where}: {text}" if alone else f"{where}: {at}: {text}" for at, text in found])
+    places = [where if alone or not at else f"{where}: {at}" for at, _ in found]
+    raise Refused([f"{at}: {text}" for at, (_, text) in zip(places, found, strict=True)])
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -246,8 +248,8 @@ def print_description(content: dict[str, Any], console: Console) -> None:
         "images": f"{content['images']:,} of {shape} (channels, height, width), {content['dtype']}",
         "pixels": f"{content['low']:g} to {content['high']:g}, mean {content['mean']:.4g}",
         "size": f"{content['bytes'] / 2**20:,.1f} MiB {where}",
-        "images, SHA-256": content["image_digest"],
-        "labels, SHA-256": content["label_digest"] or "no labels",
+        "image digest": content["image_digest"],
+        "label digest": content["label_digest"] or "no labels",
     }
     _print(console, look, look.text(f"{content['name']}: {content['what']}", "bold"))
     listing = Table.grid(Column(), Column(overflow="fold"), padding=(0, 2, 0, 0))

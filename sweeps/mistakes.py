@@ -43,7 +43,7 @@ def sentences(failure: ValidationError, model: type[BaseModel]) -> list[Mistake]
 
 def _mistakes(error: ErrorDetails, model: type[BaseModel]) -> list[Mistake]:
     path, owner = _walk(model, error["loc"])
-    field = str(path[-1]) if path else "value"
+    field = "kind" if path and isinstance(path[-1], int) else str(path[-1]) if path else "value"
     if error["type"] == "combination":
         found: list[tuple[str, str]] = error["ctx"]["mistakes"]
         return [Mistake((*path, name), sentence) for name, sentence in found]
@@ -167,7 +167,8 @@ def _sentence(error: ErrorDetails, field: str) -> str:  # noqa: PLR0911 - a retu
         fix = f"{below} or {above}" if below else f"{above}"
         return f"expected a multiple of {step}, got {value}; try {fix}"
     if kind == "too_short":
-        return _EMPTY
+        few = f"expected at least {context['min_length']} values, got {context['actual_length']}"
+        return few if context["min_length"] > 1 else _EMPTY
     if kind == "string_pattern_mismatch":
         tidy = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")
         fix = f"; try '{tidy}'" if tidy else ""

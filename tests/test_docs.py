@@ -35,7 +35,7 @@ PAGES = [
 ]
 TABLE = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- /table -->)", re.DOTALL)
 # Where a package is imported under another name than it is installed by, or by another's leave.
-IMPORTED_AS = {"scikit-learn": "sklearn"}
+IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn"}
 BROUGHT_BY = {"markupsafe": "jinja2", "pydantic_core": "pydantic"}
 OURS = {"models", "sweeps"}
 

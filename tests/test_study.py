@@ -76,6 +76,87 @@ RULES: dict[str, tuple[Any, str]] = {
         tiny(dataset={"name": "digits", "classes": [1, 2, 3]}),
         "x.yaml: dataset.classes: expected two classes, got 3",
     ),
+    "path empty": (
+        tiny(dataset={"path": ""}),
+        "x.yaml: dataset.path: string should have at least 1 character, got '' (text)",
+    ),
+    "path type": (tiny(dataset={"path": 3}), "x.yaml: dataset.path: expected text, got 3"),
+    "path and name": (
+        tiny(dataset={"name": "digits", "path": "my.npz"}),
+        "x.yaml: dataset: unknown key 'path'; known: classes, name, preprocess",
+    ),
+    "path key": (
+        tiny(dataset={"path": "my.parquet", "lable": "class"}),
+        "x.yaml: dataset: unknown key 'lable'; did you mean 'label'? "
+        "known: classes, covariates, image, label, path, preprocess, shape",
+    ),
+    "no classes": (
+        tiny(dataset={"path": "my.npz", "classes": []}),
+        "x.yaml: dataset.classes: expected at least one value, got none",
+    ),
+    "classes type": (
+        tiny(dataset={"path": "my.npz", "classes": "spiral"}),
+        "x.yaml: dataset.classes: expected a list of classes, by name or number",
+    ),
+    "classes fractions": (
+        tiny(dataset={"path": "my.npz", "classes": [0.5, True]}),
+        "x.yaml: dataset.classes: expected classes by name or number; put a name in quotes",
+    ),
+    "classes twice": (
+        tiny(dataset={"path": "my.npz", "classes": ["a", 4, "4"]}),
+        "x.yaml: dataset.classes: class 4 is named twice",
+    ),
+    "covariates type": (
+        tiny(dataset={"path": "my.parquet", "covariates": "size"}),
+        "x.yaml: dataset.covariates: expected a list, got 'size' (text)",
+    ),
+    "covariates twice": (
+        tiny(dataset={"path": "my.parquet", "covariates": ["size", "size"]}),
+        "x.yaml: dataset.covariates: column 'size' is named twice",
+    ),
+    "shape short": (
+        tiny(dataset={"path": "my.parquet", "shape": [28]}),
+        "x.yaml: dataset.shape: expected at least 2 values, got 1",
+    ),
+    "shape zero": (
+        tiny(dataset={"path": "my.parquet", "shape": [1, 28, 0]}),
+        "x.yaml: dataset.shape[2]: expected at least 1, got 0",
+    ),
+    "mode": (
+        tiny(dataset={"path": ".", "mode": "gray"}),
+        "x.yaml: dataset.mode: unknown mode 'gray'; did you mean 'grey'? known: grey, rgb",
+    ),
+    "step type": (
+        tiny(dataset={"name": "digits", "preprocess": "centre"}),
+        "x.yaml: dataset.preprocess: expected a list, got 'centre' (text)",
+    ),
+    "step unknown": (
+        tiny(dataset={"name": "digits", "preprocess": ["center"]}),
+        "x.yaml: dataset.preprocess[0]: unknown kind 'center'; did you mean 'centre'? "
+        "known: asinh, centre, clip, crop, flux, standardise",
+    ),
+    "step key": (
+        tiny(dataset={"name": "digits", "preprocess": [{"kind": "flux", "norms": "l2"}]}),
+        "x.yaml: dataset.preprocess[0]: unknown key 'norms'; did you mean 'norm'? "
+        "known: kind, norm",
+    ),
+    "crop without a size": (
+        tiny(dataset={"name": "digits", "preprocess": ["crop"]}),
+        "x.yaml: dataset.preprocess[0]: size is missing",
+    ),
+    "crop size": (
+        tiny(dataset={"path": "my.npz", "preprocess": [{"kind": "crop", "size": 0}]}),
+        "x.yaml: dataset.preprocess[0].size: expected a number of pixels or [height, width], "
+        "each at least 1",
+    ),
+    "clip sigma": (
+        tiny(dataset={"name": "digits", "preprocess": ["centre", {"kind": "clip", "sigma": 0}]}),
+        "x.yaml: dataset.preprocess[1].sigma: expected more than 0, got 0",
+    ),
+    "asinh softening": (
+        tiny(dataset={"name": "digits", "preprocess": [{"kind": "asinh", "softening": -1}]}),
+        "x.yaml: dataset.preprocess[0].softening: expected more than 0, got -1",
+    ),
     "no seeds": (tiny(seeds=0), "x.yaml: seeds: expected 1 to 100000 seeds, got 0"),
     "seeds empty": (tiny(seeds=[]), "x.yaml: seeds: expected at least one value, got none"),
     "seeds type": (

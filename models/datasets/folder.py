@@ -90,10 +90,12 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _is_image(place: Path) -> bool:
-    """Judge by the ending, and leave what is hidden; a link that leads nowhere will be reported."""
+    """Judge by the ending, and leave what is hidden; refuse a link that leads nowhere."""
     if place.suffix.lower() not in FORMATS or place.name.startswith("."):
         return False
-    return place.is_file() or place.is_symlink()
+    if place.is_symlink() and not place.exists():
+        raise BadData("path", f"{place}: a link that leads nowhere; remove it")
+    return place.is_file()
 
 
 def _printable(name: str) -> str:
@@ -118,26 +120,29 @@ def _blocks(files: Sequence[Path], mode: str) -> Iterator[NDArray[Any]]:
 
 def _pixels(file: Path, mode: str) -> NDArray[np.float32]:
     """Return one image, (1 or 3, H, W)."""
-    if not file.is_file():
-        raise BadData("path", f"{file}: not a file, or a link that leads nowhere")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters of them is checked here
             return _decoded(file, mode)
     except BadData:
         raise
+    except Image.DecompressionBombError:
+        raise _too_large(file) from None
     except Exception as failure:  # noqa: BLE001 - decoders of damaged files raise anything
         reason = str(failure).partition("\n")[0].replace(repr(str(file)), "the file")
         text = f"{file}: cannot be read as an image: {reason or type(failure).__name__}"
         raise BadData("path", text) from None
 
 
+def _too_large(file: Path) -> BadData:
+    limit = f"at most {MOST_SIDE:,} x {MOST_SIDE:,}; cut or bin them first"
+    return BadData("path", f"{file}: too many pixels: {limit}")
+
+
 def _decoded(file: Path, mode: str) -> NDArray[np.float32]:
     with Image.open(file, formats=sorted(set(FORMATS.values()))) as image:
-        width, height = image.size
-        if max(width, height) > MOST_SIDE:  # before a single pixel is unpacked
-            text = f"{file}: {height:,} x {width:,} pixels are too large: at most {MOST_SIDE:,}"
-            raise BadData("path", f"{text} each way; cut or bin them first")
+        if max(image.size) > MOST_SIDE:  # before a single pixel is unpacked
+            raise _too_large(file)
         if mode == "rgb":
             colour = np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(BYTE)
             return np.moveaxis(colour, -1, 0)

@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.datasets import cache
 from models.datasets.base import BadData, rows_at_a_time
 from models.datasets.classes import Labels
 from models.datasets.source import (
+    MOST_AT_ONCE,
     DataFile,
     Source,
     by,
@@ -134,7 +134,7 @@ def _labels(path: Path) -> NDArray[Any]:
     header = _header(path, "labels")
     if len(header.shape) != 1:
         raise BadData("labels", f"{path}: expected one number an image, got {by(header.shape)}")
-    if header.size > cache.LARGEST_IN_MEMORY:
+    if header.size > MOST_AT_ONCE:
         raise BadData("labels", f"{path}: {header.size:,} bytes of labels are too many")
     with reading(path, "IDX", "labels"), _open(path) as file:
         exactly(file, header.length, path, "labels")

@@ -10,11 +10,11 @@ from zipfile import ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from models.datasets import cache
 from models.datasets.base import BadData, rows_at_a_time
 from models.datasets.classes import Labels
 from models.datasets.npy import Header, read_header
 from models.datasets.source import (
+    MOST_AT_ONCE,
     DataFile,
     Source,
     by,
@@ -127,7 +127,7 @@ def _blocks(path: Path, header: Header, shape: tuple[int, int, int]) -> Iterator
 
 def _column_major(path: Path, header: Header) -> NDArray[Any]:
     """Return all images of an array that cannot be read by rows."""
-    if header.size > cache.LARGEST_IN_MEMORY:
+    if header.size > MOST_AT_ONCE:
         text = f"{path}: images are stored column by column, and too large to turn round"
         raise BadData("path", f"{text}; save numpy.ascontiguousarray(images)")
     with reading(path, "a NumPy archive"), ZipFile(path) as archive:
@@ -135,7 +135,7 @@ def _column_major(path: Path, header: Header) -> NDArray[Any]:
 
 
 def _whole(path: Path, archive: ZipFile, name: str, header: Header) -> NDArray[Any]:
-    if header.size > cache.LARGEST_IN_MEMORY:
+    if header.size > MOST_AT_ONCE:
         raise BadData("path", f"{path}: {name}: {header.size:,} bytes are too many")
     with archive.open(f"{name}.npy") as file:
         exactly(file, header.length, path)

@@ -16,7 +16,9 @@ from pydantic import Field, model_validator
 
 from models.datasets.base import BadData, rows_at_a_time
 from models.datasets.classes import Labels
+from models.datasets.footer import count_values
 from models.datasets.source import (
+    MOST_NUMBERS,
     DataFile,
     Source,
     by,
@@ -86,7 +88,7 @@ def _source(path: Path, settings: Parquet) -> Source:
             _check_column(schema, settings.label, "label")
         for place, name in enumerate(settings.covariates):
             _check_column(schema, name, f"covariates[{place}]")
-        _check_sizes(path, file, settings.image)
+        _check_sizes(path, count, settings.image)
         labels = None
         if settings.label is not None:
             what = f"column '{settings.label}'"
@@ -137,22 +139,14 @@ def _check_image_type(kind: Any, settings: Parquet) -> None:
         raise BadData("shape", text)
 
 
-def _check_sizes(path: Path, file: pq.ParquetFile, name: str) -> None:
+def _check_sizes(path: Path, rows: int, name: str) -> None:
     """Refuse, from what the footer says alone, images that are too large or of unequal size."""
-    metadata = file.metadata
-    rows = metadata.num_rows
-    if not rows:
-        return
-    values = 0
-    for group in range(metadata.num_row_groups):
-        part = metadata.row_group(group)
-        for place in range(part.num_columns):
-            column = part.column(place)
-            if column.path_in_schema.split(".")[0] == name:
-                values += column.num_values
-    check_shape((1, math.isqrt(max(0, values // rows - 1)) + 1), str(path))
-    if values % rows:
-        text = f"{path}: column '{name}' holds {values:,} numbers for {rows:,} images"
+    values = count_values(path, name)
+    if rows and values // rows > MOST_NUMBERS:
+        text = f"{path}: {values // rows:,} numbers an image are too many"
+        raise BadData("path", f"{text}: at most {MOST_NUMBERS:,}; cut or bin the images first")
+    if rows and values % rows:
+        text = f"column '{name}' holds {values:,} numbers for {rows:,} images"
         raise BadData("image", f"{text}: some are missing, or of another size than others")
 
 

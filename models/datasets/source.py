@@ -26,7 +26,8 @@ from models.settings import Settings
 SOURCE_VERSION = 1  # raised whenever the same file gives other pixels: the cache is made anew
 FEWEST = 4  # two halves of two classes
 MOST_SIDE = 4096
-MOST_CHANNELS = 64
+MOST_NUMBERS = 4 * MOST_SIDE * MOST_SIDE  # in all channels of an image
+MOST_AT_ONCE = 512 * 2**20  # bytes of what cannot be read in parts, such as labels
 BYTE = 255.0
 # A packed file may hold a thousand times its size; what is small unpacked does no harm.
 MOST_RATIO, HARMLESS = 200, 256 * 2**20
@@ -182,10 +183,9 @@ def check_shape(shape: Sequence[int], where: str) -> tuple[int, int, int]:
         raise BadData("path", f"{text}: numpy.moveaxis(images, -1, 1)")
     if min(channels, height, width) < 1:
         raise BadData("path", f"{where}: images of {by(shape)} have no pixels")
-    if max(height, width) > MOST_SIDE or channels > MOST_CHANNELS:
-        text = f"{where}: images of {by(shape)} are too large"
-        limit = f"at most {MOST_CHANNELS} x {MOST_SIDE} x {MOST_SIDE}; cut or bin them first"
-        raise BadData("path", f"{text}: {limit}")
+    if max(height, width) > MOST_SIDE or channels * height * width > MOST_NUMBERS:
+        text = f"{where}: images of {by(shape)} are too large: at most {MOST_SIDE:,} each way and"
+        raise BadData("path", f"{text} {MOST_NUMBERS:,} numbers; cut or bin them first")
     return channels, height, width
 
 
