@@ -125,6 +125,24 @@ def test_another_process_that_starts_with_other_threads_gives_the_same_bits() ->
     assert json.loads(there.stdout) == here
 
 
+@pytest.mark.parametrize("case", sample()[:4], ids=lambda case: case.name)
+def test_images_on_disk_and_rows_of_them_give_the_same_bits(case: Case, tmp_path: Path) -> None:
+    """A memory map is read as the array is; with rows, the others are neither seen nor missed."""
+    images = case.images()
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    rows = np.arange(0, len(images), 2)
+    for chosen in (None, rows):
+        here, there = (train(case.spec(), [3, 1], x, rows=chosen) for x in (images, mapped))
+        assert [digest(one) for one in here] == [digest(one) for one in there]
+    (alone,) = train(case.spec(), [3], images[rows])
+    (part,) = train(case.spec(), [3], mapped, rows=rows)
+    assert all(np.array_equal(alone.tensors[k], part.tensors[k]) for k in alone.tensors)
+    assert alone.code is not None
+    assert part.code is not None
+    assert np.array_equal(part.code[rows], alone.code)
+
+
 def test_the_digest_changes_with_seed_steps_and_a_single_pixel() -> None:
     """Negative control: equal digests above are not the digest's blindness."""
     case = sample()[0]

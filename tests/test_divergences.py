@@ -170,7 +170,7 @@ def test_wasserstein_of_the_prior_itself_has_its_published_floor(batch: int, flo
     400 batches at a fixed generator leave a standard error of 5 %; the figure has two digits.
     """
     generator = torch.Generator().manual_seed(0)
-    sample = BIMODALS[0].sample((400, batch, 1), generator)
+    sample = BIMODALS[0].sample((400, batch), generator)
     values = Wasserstein().value(BIMODALS[0], of(sample))
     assert float(values.mean()) == pytest.approx(floor, rel=0.2)
     assert values.shape == (400,)
@@ -235,7 +235,7 @@ def test_kl_from_one_gaussian_in_several_units_is_the_sum_of_the_closed_forms() 
     mean, spread = (torch.randn(2, 9, 3, generator=generator).double() for _ in range(2))
     prior = Normal(mean=0.4, scale=1.7).distribution(3)
     q = torch.distributions.Normal(mean, (0.5 * spread).exp())
-    p = torch.distributions.Normal(0.4, 1.7)
+    p = torch.distributions.Normal(*torch.tensor([0.4, 1.7], dtype=torch.float64))
     theirs = torch.distributions.kl_divergence(q, p).sum(2).mean(1)
     value = Kl().value(prior, Compared(mean, spread, mean + 5))  # whatever the sample is
     torch.testing.assert_close(value, theirs, rtol=1e-12, atol=1e-12)
@@ -350,9 +350,10 @@ def test_directions_point_everywhere_alike() -> None:
 @pytest.mark.parametrize("row", [Wasserstein(), Mmd()], ids=repr)
 def test_of_a_whole_dataset_2048_codes_are_compared(row: Any) -> None:
     """Evenly spaced, so the value is that of those codes alone."""
+    assert len(drawn_for(row, PLANE, 5_000)) == 2_048 + (50 if row.kind == "wasserstein" else 0)
     codes = torch.randn(1, 5_000, 2, generator=torch.Generator().manual_seed(0)).double()
-    drawn = drawn_for(row, PLANE, 5_000)[None]
-    places = np.round(np.linspace(0, 4_999, 2_048)).astype(int)
+    drawn = drawn_for(row, PLANE, 100)[None]
+    places = np.round(np.linspace(0, 4_999, 100)).astype(int)
     assert torch.equal(
         row.value(PLANE, of(codes, drawn)), row.value(PLANE, of(codes[:, places], drawn))
     )

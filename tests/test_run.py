@@ -12,9 +12,14 @@ from typing import Any, Self
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
 from studies import tiny, write
 
+from models.baselines import fit_all
 from models.datasets import Dataset
+from models.datasets.split import training_rows
+from models.scores import OF_TWO_CLASSES
 from sweeps import launch, run
 from sweeps.mistakes import Refused
 from sweeps.results import NOT_DETERMINISTIC, RECORD, read, read_records
@@ -124,6 +129,91 @@ def test_labels_change_scores_and_nothing_else(tmp_path: Path) -> None:
     assert digests(sweep.folder) == weights
     assert review(sweep).results.runs.to_pylist() == original, "the old labels, the old numbers"
     assert review(sweep).rescored == 0
+
+
+THREE = tiny(
+    dataset={"name": "digits", "classes": [0, 1, 7]},
+    seeds=2,
+    cells=[
+        {"objective": "ae"},
+        {
+            "objective": "wae",
+            "code": {"class_units": 2, "style_units": 1, "style": "normal"},
+            "prior": {"kind": "mixture", "means": [[-2, 0], [2, 0], [0, 3]], "scales": 0.5},
+            "divergence": ["mmd", "wasserstein"],
+        },
+        {"objective": "vae", "prior": "mixture"},
+    ],
+)
+
+
+def test_three_classes_from_study_to_tables(tmp_path: Path) -> None:
+    """Every class metric has a value, those of two classes none; agreement is that of the codes."""
+    sweep = opened(tmp_path, THREE)
+    trained(sweep)
+    done = review(sweep)
+    rows = read(sweep.folder).runs.to_pylist()
+    assert len(rows) == 8
+    for row in rows:
+        for metric in ("auc_matched", "accuracy", "ari", "nmi", "agreement"):
+            assert row[metric] is not None, (row["cell"], metric)
+        assert {row[metric] for metric in OF_TWO_CLASSES} == {None}
+        assert 1 / 3 <= row["accuracy"] <= 1
+    by_cell = [
+        [row["agreement"] for row in rows if row["cell"] == c.label] for c in sweep.study.cells
+    ]
+    assert all(len(pair) == 2 and pair[0] == pytest.approx(pair[1]) for pair in by_cell)
+    code = {
+        row["run_id"]: np.array(row["code"]).reshape(-1, row["units"])
+        for row in pq.read_table(sweep.folder / "codes").to_pylist()
+    }
+    own = [code[row["run_id"]][:, 0] for row in rows if row["cell"] == "ae"]
+    assert by_cell[0][0] == pytest.approx(abs(spearmanr(*own).statistic))
+    summary = read(sweep.folder).summary.to_pylist()
+    assert sweep.study.metric == "auc_matched"
+    assert all(row["auc_matched_mean"] is not None for row in summary)
+    assert all(row["agreement_mean"] is not None for row in summary)
+    assert all(scores["auc_matched"] is not None for scores in done.baselines.values())
+
+
+def test_labels_move_no_agreement_and_no_memberships_of_baselines(tmp_path: Path) -> None:
+    sweep = opened(tmp_path, tiny(cells=[{"objective": "ae"}], split=0.8))
+    trained(sweep)
+    labels = sweep.dataset.labels
+    assert labels is not None
+    other = with_labels(sweep, np.random.default_rng(1).permutation(labels))
+    assert other.rows is not None
+    assert np.array_equal(other.rows, sweep.rows)
+    ours, theirs = (run.agreement(one, read_records(one.folder)) for one in (sweep, other))
+    assert ours == theirs
+    assert None not in ours.values()
+    before, after = (
+        fit_all(one.dataset.pixels, one.rows, one.scorer.classes) for one in (sweep, other)
+    )
+    for name, one in before.items():
+        assert np.array_equal(one.memberships, after[name].memberships), name  # type: ignore[arg-type]
+    assert review(sweep).baselines != review(other).baselines, "only the scores"
+
+
+def test_a_split_scores_what_was_held_out(tmp_path: Path) -> None:
+    """By hand from the kept codes; another split is another set of runs in the same folder."""
+    sweep = opened(tmp_path, tiny(cells=[{"objective": "ae"}], split=0.8))
+    assert trained(sweep).trained == 3
+    review(sweep)
+    held_out = np.setdiff1d(np.arange(356), training_rows(sweep.dataset, 0.8))
+    labels = sweep.dataset.labels
+    assert labels is not None
+    codes = {
+        row["run_id"]: np.array(row["code"])
+        for row in pq.read_table(sweep.folder / "codes").to_pylist()
+    }
+    for row in read(sweep.folder).runs.to_pylist():
+        auc = roc_auc_score(labels[held_out], codes[row["run_id"]][held_out])
+        assert row["auc_oracle"] == max(auc, 1 - auc)
+        assert len(codes[row["run_id"]]) == 356
+    whole = opened(tmp_path, tiny(cells=[{"objective": "ae"}]))
+    assert not {one.run_id for one in whole.runs} & {one.run_id for one in sweep.runs}
+    assert trained(whole) == Outcome(3, 0, interrupted=False)
 
 
 def test_training_never_sees_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from models.train import Trained, curve_steps, quiet_machine, train
 PIXELS = Digits(classes=(1, 8)).load().pixels
 SMALL = {"kind": "mlp", "hidden": [16, 8]}
 NORMED = {**SMALL, "batch_norm": True}
+PLANE = {"kind": "mixture", "means": [[-2, 0], [2, 0], [0, 3]], "weights": [1, 2, 1]}
 WARM_KL = {"kind": "kl", "nodes": 32, "warm_up": 10}
 
 
@@ -50,6 +51,32 @@ GOLDEN: dict[str, tuple[dict[str, Any], int, list[float]]] = {
         {"objective": "wae", "prior": "bimodal", "network": NORMED},
         3,
         [21.868383052, 14.382009403, 11.290087356],
+    ),
+    "wae, three Gaussians in the plane, mmd, normal style, ELU and tanh": (
+        {
+            "objective": "wae",
+            "activation": {"encoder": "elu", "decoder": "tanh"},
+            "code": {"class_units": 2, "style_units": 1, "style": "normal"},
+            "prior": PLANE,
+            "divergence": "mmd",
+        },
+        4,
+        [56.411059801, 50.981069769, 40.014214091],
+    ),
+    "wae, a box of two units, sliced Wasserstein, GELU": (
+        {
+            "objective": "wae",
+            "activation": "gelu",
+            "code": {"class_units": 2},
+            "prior": "uniform",
+        },
+        5,
+        [11.177839186, 10.790922612, 8.293894110],
+    ),
+    "vae, three Gaussians in the plane, Monte Carlo": (
+        {"objective": "vae", "code": {"class_units": 2}, "prior": PLANE},
+        6,
+        [19.656762615, 17.158332442, 13.625782722],
     ),
 }
 
