@@ -58,7 +58,7 @@ def restored(spec: Spec, tensors: Mapping[str, Floats], pixels: int) -> Restored
     parameters, buffers = network.parameters(), network.buffers()
     known = {block.name for layout in (parameters, buffers) for block in layout.blocks}
     if known != set(tensors):
-        wrong = sorted(known ^ set(tensors))[0]
+        wrong = min(known ^ set(tensors))
         what = "missing" if wrong in known else "unknown"
         msg = f"these are no tensors of this specification: {wrong} is {what}"
         raise ValueError(msg)
