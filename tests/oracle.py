@@ -327,3 +327,11 @@ def plain_losses(spec: Spec, seed: int, images: NDArray[np.float32]) -> list[flo
         one = plain.advance(batch, None if noise is None else noise[0], own, step)
         losses.append(one["total"])
     return losses
+
+
+if __name__ == "__main__":
+    from test_trainer import GOLDEN, PIXELS, spec
+
+    for name, (settings, seed, _) in GOLDEN.items():
+        losses = plain_losses(spec(**settings), seed, PIXELS)
+        print(name, [round(losses[step], 9) for step in (0, 9, 19)])  # noqa: T201

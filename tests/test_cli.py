@@ -118,7 +118,7 @@ def test_run_then_report_agree_in_every_store(
                 if value is not None:
                     assert cells[row["cell_id"]][f"{metric}_{name}"] == value
         assert f"{row['auc_split_mean']:.4f}" in page
-    assert len(report["baselines"]) == 3
+    assert len(report["baselines"]) == 4
     _, table, _ = call(capfd, "report", "x.yaml")
     assert max(len(line) for line in table.splitlines()) <= 80
     for row in summary.values():

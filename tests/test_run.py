@@ -167,7 +167,7 @@ def test_three_classes_from_study_to_tables(tmp_path: Path) -> None:
         row["run_id"]: np.array(row["code"]).reshape(-1, row["units"])
         for row in pq.read_table(sweep.folder / "codes").to_pylist()
     }
-    own = [code[row["run_id"]][:, 0] for row in rows if row["cell"] == "ae"]
+    own = [code[row["run_id"]][:, 0] for row in rows if row["objective"] == "ae"]
     assert by_cell[0][0] == pytest.approx(abs(spearmanr(*own).statistic))
     summary = read(sweep.folder).summary.to_pylist()
     assert sweep.study.metric == "auc_matched"
