@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
-from models.clusters import Evidence, evidence, odds
+from models.clusters import Evidence, against_the_nearest, against_the_rest, evidence, odds
 
 Array = NDArray[np.float64]
 Judge = Callable[[Array], Array]
@@ -48,13 +48,13 @@ def pca_mixture(images: Array, classes: int) -> Judge:
     mixture.fit(reduce.transform(images))
     # Probabilities saturate at 0 and 1; the joint density orders what lies beyond.
     joint = mixture._estimate_weighted_log_prob  # noqa: SLF001
-    return lambda others: np.asarray(joint(reduce.transform(others)))
+    return lambda others: against_the_rest(np.asarray(joint(reduce.transform(others))))
 
 
 def k_means(images: Array, classes: int) -> Judge:
     """Judge by the distances to the means of k-means, best of fifty starts."""
     means = KMeans(classes, n_init=STARTS, random_state=0).fit(images)
-    return lambda others: -np.asarray(means.transform(others))
+    return lambda others: against_the_nearest(np.asarray(means.transform(others)))
 
 
 BASELINES: dict[str, Callable[[Array, int], Judge]] = {

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
@@ -24,8 +25,9 @@ Array = NDArray[np.float64]
 class Evidence:
     """An order of the images (N,) with its natural threshold, and memberships (N, K) of clusters.
 
-    Memberships are log probabilities or minus distances: only their order within a column and the
-    largest of a row count. Each part is None where there is none.
+    Memberships say how much rather an image is of this cluster than of any other: log odds, or the
+    difference of squared distances to the means of k-means. Each column orders the images, and the
+    largest of a row is the cluster. Each part is None where there is none.
     """
 
     order: Array | None
@@ -43,6 +45,24 @@ def evidence(code: Array, prior: Distribution | None, classes: int) -> Evidence:
     if code.shape[1] == 1:
         return Evidence(code[:, 0], None if prior is None else prior.midpoint, memberships)
     return Evidence(*odds(memberships), memberships)
+
+
+def against_the_rest(joint: Array) -> Array:
+    """Return the log odds of each cluster against all others, given log joint densities (N, K)."""
+    rest = [logsumexp(np.delete(joint, place, 1), axis=1) for place in range(joint.shape[1])]
+    rather: Array = joint - np.stack(rest, 1)
+    return rather
+
+
+def against_the_nearest(distances: Array) -> Array:
+    """Return how much nearer each mean is than any other, in squared distance, (N, K).
+
+    The log odds of equal round Gaussians, as their variance goes to zero and but for a factor.
+    """
+    squares = distances**2
+    rest = [np.delete(squares, place, 1).min(1) for place in range(squares.shape[1])]
+    nearer: Array = np.stack(rest, 1) - squares
+    return nearer
 
 
 def odds(memberships: Array | None) -> tuple[Array | None, float | None]:
@@ -80,18 +100,15 @@ def shares(code: Array, new: Array, prior: Distribution | None, classes: int) ->
 
 
 def _means(code: Array, classes: int) -> KMeans:
+    # On one thread: scikit-learn's own are slower beside a sweep, and may add in another order.
     with threadpool_limits(limits=1):
         return KMeans(classes, n_init=STARTS, random_state=0).fit(code)
 
 
 def _memberships(code: Array, prior: Distribution | None, classes: int) -> Array | None:
-    """Return log posteriors of the prior's peaks, or minus the distances to means of k-means."""
+    """Return how much rather it is each of the prior's peaks, or of the means of k-means."""
     if prior is not None and prior.peaks >= max(2, classes):
-        joint = prior.log_joint(torch.from_numpy(code))
-        posterior: Array = joint.log_softmax(-1).numpy()
-        return posterior
+        return against_the_rest(prior.log_joint(torch.from_numpy(code)).numpy())
     if classes < 2 or len(np.unique(code, axis=0)) < classes:  # noqa: PLR2004
         return None
-    # On one thread: scikit-learn's own are slower beside a sweep, and may add in another order.
-    with threadpool_limits(limits=1):
-        return -np.asarray(KMeans(classes, n_init=STARTS, random_state=0).fit_transform(code))
+    return against_the_nearest(np.asarray(_means(code, classes).transform(code)))

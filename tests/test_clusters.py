@@ -29,7 +29,7 @@ def test_one_unit_orders_by_itself_with_the_priors_midpoint() -> None:
     assert evidence(z, None, 2).threshold is None
 
 
-def test_memberships_are_posteriors_of_the_priors_peaks() -> None:
+def test_memberships_are_log_odds_of_the_priors_peaks() -> None:
     """Bayes' rule with SciPy's densities."""
     z = codes(40, 2) / 3 - 1
     prior = PLANE.distribution(2)
@@ -37,10 +37,13 @@ def test_memberships_are_posteriors_of_the_priors_peaks() -> None:
         w * norm.pdf(z, m, s).prod(1)
         for m, s, w in zip(prior.means, prior.scales, prior.weights, strict=True)
     ]
-    expected = np.log(parts) - np.log(np.sum(parts, axis=0))
+    posterior = np.array(parts) / np.sum(parts, axis=0)
+    expected = np.log(posterior / (1 - posterior))
     one = evidence(z, prior, 2)
     assert one.memberships is not None
-    np.testing.assert_allclose(one.memberships, expected.T, rtol=1e-9, atol=1e-12)
+    inside = np.abs(expected.T) < 10  # beyond, 1 - posterior has lost its digits
+    assert inside.sum() > 20
+    np.testing.assert_allclose(one.memberships[inside], expected.T[inside], rtol=1e-9)
     assert one.order is not None
     np.testing.assert_allclose(one.order, expected[1] - expected[0], rtol=1e-9)
     assert one.threshold == 0
@@ -74,3 +77,14 @@ def test_nothing_is_said_where_nothing_can_be() -> None:
     assert evidence(codes(20, 2), None, 0).memberships is None
     assert odds(codes(20, 3)) == (None, None), "an order needs two clusters"
     assert odds(None) == (None, None)
+
+
+def test_without_peaks_the_odds_of_a_line_follow_the_code() -> None:
+    """So that an AUC by memberships is that of the code itself, as with peaks."""
+    z = np.sort(codes(60, 1), axis=0)
+    memberships = evidence(z, None, 2).memberships
+    assert memberships is not None
+    rising = np.diff(memberships, axis=0)
+    assert (rising[:, 0] * rising[0, 0] > 0).all()
+    assert (rising[:, 1] * rising[0, 1] > 0).all()
+    np.testing.assert_allclose(memberships[:, 0], -memberships[:, 1])
