@@ -26,13 +26,13 @@ from sweeps.wording import (
     Row,
     Subject,
     between,
+    defined_baselines,
     fixed,
     minutes,
     notes,
     percent,
     protocol,
     ranked,
-    ranked_baselines,
     variances,
 )
 
@@ -69,7 +69,7 @@ def markdown_table(study: Subject, results: Results, baselines: Baselines) -> st
     lines = [["cell", *columns], ["---", *("--:" for _ in columns)]]
     numbers = zip(*columns.values(), strict=True)
     lines += [[_literal(row["cell"]), *n] for row, n in zip(rows, numbers, strict=True)]
-    for name, value in ranked_baselines(study, baselines):
+    for name, value in defined_baselines(study, baselines):
         cells = {head: fixed(value) if head == "mean" else "" for head in columns}
         lines.append([f"*baseline: {_literal(name)}*", *cells.values()])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
@@ -81,7 +81,7 @@ def html_table(study: Study, results: Results, baselines: Baselines) -> str:
     columns = _columns(study, rows)
     numbers = zip(*columns.values(), strict=True)
     lines = [[row["cell"], *texts] for row, texts in zip(rows, numbers, strict=True)]
-    for name, value in ranked_baselines(study, baselines):
+    for name, value in defined_baselines(study, baselines):
         cells = {head: fixed(value) if head == "mean" else "" for head in columns}
         lines.append([f"baseline: {name}", *cells.values()])
     heads = "".join(f"<th>{escape(head)}</th>" for head in ("cell", *columns))
@@ -134,10 +134,10 @@ def stability_table(
         table.add_column(_short(head), justify="right", no_wrap=True)
     for label, numbers in zip(labels, zip(*columns.values(), strict=True), strict=True):
         table.add_row(look.text(label), *map(look.text, numbers))
-    if baselines:
+    if defined_baselines(study, baselines):
         table.add_section()
         table.add_row(look.text("baselines", "dim"))
-    for name, value in ranked_baselines(study, baselines):
+    for name, value in defined_baselines(study, baselines):
         cells = {head: fixed(value) if head == "mean" else "" for head in columns}
         table.add_row(*(look.text(text, "dim") for text in (f"  {name}", *cells.values())))
     return table

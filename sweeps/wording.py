@@ -28,9 +28,9 @@ CIRCUMSTANCES = (
 )
 HALVES = "each half of the labelled images takes its sign from the other; then the mean of both"
 CLUSTERS = (
-    "an image's cluster is the prior's peak of highest posterior (k-means where the prior has "
-    "fewer peaks than there are classes), and clusters are matched to classes by the Hungarian "
-    "method"
+    "an image's cluster is the prior's peak of highest posterior (k-means of all codes, without "
+    "labels, where the prior has fewer peaks than there are classes), and clusters are matched to "
+    "classes by the Hungarian method"
 )
 METRICS = {
     "auc_split": f"AUC of the class unit's code; {HALVES}",
@@ -95,6 +95,11 @@ def ranked_baselines(
     named = metric or study.metric
     values = [(name, scores.get(named)) for name, scores in baselines.items()]
     return sorted(values, key=lambda pair: _falling(pair[1], named))
+
+
+def defined_baselines(study: Subject, baselines: Baselines) -> list[tuple[str, float]]:
+    """Return the baselines that have a value of the study's metric, best first."""
+    return [(name, v) for name, v in ranked_baselines(study, baselines) if v is not None]
 
 
 def _falling(value: float | None, metric: str) -> float:
