@@ -97,11 +97,11 @@ def _walk(model: type[BaseModel], location: Path) -> tuple[Path, type[BaseModel]
     options: list[type[BaseModel]] = [model]
     tags: set[str] = set()
     for part in location:
-        if part in tags:
-            continue
         tagged = [option for option in options if len(options) > 1 and _tag(option) == part]
         if tagged:
             options = tagged
+            continue
+        if part in tags:
             continue
         if part in tags:
             continue

@@ -85,7 +85,7 @@ def finish(folder: Path, text: str = STUDY, *, labelled: bool = True) -> Finishe
 
 
 def gathered(study: Study, runs: Sequence[plan.Run], folder: Path) -> Results:
-    return results.gather(study, runs, results.read_records(folder), BASELINES)
+    return results.gather(study, runs, results.read_records(folder), BASELINES, {})
 
 
 def relabelled(done: Finished, place: int, label: str) -> Finished:

@@ -63,7 +63,7 @@ def tables(folder: Path, values: Values, baselines: Any) -> tuple[Study, Results
             "finished_at": datetime(2026, 1, 1, tzinfo=UTC),
         }
     runs = plan.all_runs(study, dataset)
-    return study, results.gather(study, runs, records, baselines)
+    return study, results.gather(study, runs, records, baselines, {})
 
 
 def told(folder: Path, values: Values, baselines: Any = BASELINES) -> Answer:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -32,6 +32,8 @@ from reports import (
 )
 
 from sweeps import __version__, report
+from sweeps.answer import Answer
+from sweeps.comparison import Comparison
 from sweeps.figures.svg import VARIABLES
 from sweeps.page import _ranges
 from sweeps.results import OUTCOMES, Results
@@ -61,7 +63,7 @@ def test_the_pages_tables_hold_the_summarys_numbers(done: Finished, page: Page) 
     rows = done.results.summary.to_pylist()
     defined = [n for n in OUTCOMES if any(row[f"{n}_mean"] is not None for row in rows)]
     metrics = sorted(defined, key=lambda name: (name != "auc_split", OUTCOMES.index(name)))
-    assert len(metrics) == 6  # there is no covariate
+    assert len(metrics) == len(OUTCOMES) - 2  # no covariate; agreement is not given
     heads = re.findall(r'<input type="radio" name="metric" id="of-(\w+)"', source(done))
     assert heads == metrics
     for metric, table in zip(metrics, page.tables, strict=False):
@@ -142,17 +144,19 @@ def source(done: Finished) -> str:
 
 
 def test_the_answer_leads_and_the_counts_follow(done: Finished, tmp_path: Path) -> None:
-    rows = [{"cell": "ae & co", "pairs": "11", "difference": "0.1", "p": "<0.001"}]
-    page = page_of(copied(done, tmp_path), answer=f"It is {SCRIPT}.", comparisons=rows)
+    empty = asdict(Comparison(11, difference=0.1, p_holm=0.0001))
+    rows = ({"best": "wae", "other": "ae & co", **empty},)
+    page = page_of(copied(done, tmp_path), found=Answer("tie", f"It is {SCRIPT}.", rows))
     text = " ".join(page.text.split())
     assert text.index(f"It is {SCRIPT}.") < text.index("Of 44 planned runs")
     (table,) = (table for table in page.tables if table[0][1:2] == ["pairs"])
     assert table[0][4:6] == ["p (Holm)", "ln variance ratio"]
-    assert table[1] == ["ae & co", "11", "0.1", DASH, "<0.001", *[DASH] * 4]
+    assert table[1] == ["ae & co", "11", "+0.100", DASH, "<0.001", *[DASH] * 4]
     assert 'href="#comparisons"' in source(replace(done, folder=tmp_path))
 
 
-def test_without_comparisons_there_is_no_section(page: Page) -> None:
+def test_without_comparisons_there_is_no_section(done: Finished, tmp_path: Path) -> None:
+    page = page_of(copied(done, tmp_path), found=Answer("one cell", "There is one cell."))
     assert "Comparisons" not in page.text
 
 
@@ -164,7 +168,7 @@ def copied(done: Finished, folder: Path) -> Finished:
 def test_the_json_holds_the_summarys_numbers(done: Finished) -> None:
     found = report.as_json(done.study, done.results, BASELINES)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert set(found) == {"study", "metric", "cells", "baselines"}
+    assert set(found) == {"study", "metric", "answer", "cells", "baselines"}
     assert found["baselines"] == BASELINES
     rows = done.results.summary.to_pylist()
     for cell, row, source in zip(found["cells"], rows, done.study.cells, strict=True):
@@ -247,7 +251,7 @@ def test_words_of_users_stay_words(done: Finished, tmp_path: Path) -> None:
 FIGURES = sorted(
     [
         *("codes", "curves", "reconstructions", "roc", "samples", "spread"),
-        *(f"seeds-{name}" for name in OUTCOMES if name != "auc_covariate"),
+        *(f"seeds-{name}" for name in OUTCOMES if name not in ("auc_covariate", "agreement")),
     ]
 )
 
