@@ -14,6 +14,7 @@ from models.train import TRAINER_VERSION
 
 SCHEMA_VERSION = 2
 _WORDS = {1: "one", 2: "two", 3: "three"}
+SHORT, EXACT = 4, 17  # significant digits of a number that has more than six
 CHOICES = ("objective", "prior", "divergence", "activation")
 
 
@@ -64,8 +65,8 @@ def identity(spec: Spec, image_digest: str, seed: int | None, split: float | Non
 
 def name_cells(found: list[tuple[str, Spec]]) -> tuple[Cell, ...]:
     """Give each configuration its axes, what varies and the four choices, and a label."""
-    flat = [_axes(spec) for _, spec in found]
-    varying = [path for path in _paths(flat) if len({str(row.get(path)) for row in flat}) > 1]
+    flat = _told_apart([spec for _, spec in found])
+    varying = [path for path in _paths(flat) if _distinct(flat, path) > 1]
     shown = [*CHOICES, *(path for path in varying if path not in CHOICES)]
     cells = []
     for (_, spec), row in zip(found, flat, strict=True):
@@ -79,12 +80,26 @@ def _paths(rows: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(path for row in rows for path in row))
 
 
-def _axes(spec: Spec) -> dict[str, Any]:
+def _told_apart(specs: list[Spec]) -> list[dict[str, Any]]:
+    """Return each one's axes, short; exact along an axis where short ones would look alike."""
+    short, exact = ([_axes(spec, digits) for spec in specs] for digits in (SHORT, EXACT))
+    alike = [path for path in _paths(exact) if _distinct(short, path) < _distinct(exact, path)]
+    return [
+        row | {path: full[path] for path in alike if path in full}
+        for row, full in zip(short, exact, strict=True)
+    ]
+
+
+def _distinct(rows: list[dict[str, Any]], path: str) -> int:
+    return len({str(row.get(path)) for row in rows})
+
+
+def _axes(spec: Spec, digits: int) -> dict[str, Any]:
     """Return every setting by its dotted path; priors and divergences as one label each."""
     rows: dict[str, Any] = {}
     for path in CHOICES:
         value = getattr(spec, path)
-        rows[path] = _choice(value) if isinstance(value, Settings) else value
+        rows[path] = _choice(value, digits) if isinstance(value, Settings) else value
     for group in ("network", "code", "training"):
         for name, value in getattr(spec, group).model_dump(mode="json").items():
             rows[f"{group}.{name}"] = (
@@ -93,13 +108,13 @@ def _axes(spec: Spec) -> dict[str, Any]:
     return rows
 
 
-def _choice(settings: Settings) -> str:
+def _choice(settings: Settings, digits: int) -> str:
     """Return a kind with what differs from its defaults: `bimodal(m=2)`."""
     if isinstance(settings, Activations):
         return str(settings)
     values, usual = settings.summary(), type(settings)().summary()
     kind = values.pop("kind")
-    changed = [f"{name}={_short(v)}" for name, v in values.items() if v != usual[name]]
+    changed = [f"{name}={_short(v, digits)}" for name, v in values.items() if v != usual[name]]
     return f"{kind}({', '.join(changed)})" if changed else str(kind)
 
 
@@ -114,9 +129,11 @@ def _word(path: str, value: Any) -> str:
     )
 
 
-def _short(value: Any) -> str:
-    """Return a value as short as it can be without being taken for another."""
+def _short(value: Any, digits: int = EXACT) -> str:
+    """Return a value with so many significant digits, no more than tell it from its neighbours."""
     if isinstance(value, list):
-        return f"[{', '.join(map(_short, value))}]"
-    short = f"{value:g}" if isinstance(value, float) else str(value)
-    return repr(value) if isinstance(value, float) and float(short) != value else short
+        return f"[{', '.join(_short(item, digits) for item in value)}]"
+    if not isinstance(value, float):
+        return str(value)
+    short = repr(value) if digits == EXACT else f"{value:.{digits}g}"
+    return f"{value:g}" if float(f"{value:g}") == value else short

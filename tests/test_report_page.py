@@ -42,12 +42,14 @@ from sweeps.wording import DASH, ranked
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    return finish(tmp_path_factory.mktemp("study"))
+    done = finish(tmp_path_factory.mktemp("study"))
+    write(done)
+    return done
 
 
 @pytest.fixture(scope="module")
 def page(done: Finished) -> Page:
-    return page_of(done)
+    return Page(source(done))
 
 
 def ids(page: Page) -> list[str]:
