@@ -19,6 +19,7 @@ Nothing heavy is imported before it is used.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -48,7 +49,7 @@ def load(study: str | Path) -> Study:
 
 
 def read(folder: str | Path) -> Result:
-    """Bring scores, tables and report of a study folder up to date; train nothing.
+    """Bring scores and tables of a study folder up to date; train nothing.
 
     Raises Refused where the folder holds no study or no records.
     """
@@ -176,10 +177,19 @@ class Result:
         """Return the study folder."""
         return self._sweep.folder
 
-    @property
+    @cached_property
     def report(self) -> Path:
-        """Return the path of the page."""
-        return self._review.page
+        """Return the path of the page, written now where `read` made this result."""
+        from sweeps.run import write_page  # noqa: PLC0415
+
+        if self._finished is not None:
+            return self._finished.page
+        return write_page(self._sweep, self._review)
+
+    @property
+    def answer(self) -> str:
+        """Return in a sentence what the study answers."""
+        return self._review.answer.sentence
 
     @property
     def summary(self) -> pa.Table:
@@ -214,7 +224,7 @@ class Result:
         from sweeps.report import as_json  # noqa: PLC0415
 
         done = self._review
-        return as_json(self._sweep.study, done.results, done.baselines)
+        return as_json(self._sweep.study, done.results, done.baselines, done.answer)
 
     def codes(self, cell: str | None = None, *, seed: int) -> NDArray[np.float32]:
         """Return the code (N, units) that a seed gave the study's images, class units first.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.resources
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from markupsafe import Markup
 
 from models.datasets import Dataset
 from sweeps.answer import Answer, answer
+from sweeps.freshness import is_fresh, key_of, mark_fresh
 from sweeps.page import content
-from sweeps.results import Results
+from sweeps.results import Results, to_parquet
 from sweeps.sheet import Sheet
 from sweeps.stability import Stability
 from sweeps.storage import write_whole
 from sweeps.wording import Baselines, Row, Subject, outcomes
+
+PAGE = "report.html"
 
 
 def as_json(
@@ -77,13 +81,43 @@ def write_report(
     """Write report.html and figures/NAME.svg, .png and .csv into the study folder.
 
     `found` is the study's answer, worked out where it is not given; anyone's table has no dataset.
-    Returns the page's path. The page loads nothing; its script sorts tables. Raises OSError where
-    the folder cannot be written.
+    Returns the page's path. The page loads nothing; its script sorts tables. What was made from the
+    same before stays as it is. Raises OSError where the folder cannot be written.
     """
+    found = found or answer(study, results, baselines)
+    key = key_of(folder, _made_from(study, dataset, results, baselines, found))
+    if not is_fresh(folder, key):
+        drawn, files = _draw(study, dataset, folder, results, baselines)
+        texts = content(study, results, baselines, found)
+        write_whole(folder / PAGE, _page(texts, drawn).encode())
+        mark_fresh(folder, key, [PAGE, *files])
+    return folder / PAGE
+
+
+def _made_from(
+    study: Subject, dataset: Dataset | None, results: Results, baselines: Baselines, found: Answer
+) -> Iterator[bytes]:
+    yield (repr(study) if isinstance(study, Sheet) else json.dumps(study.resolved())).encode()
+    yield json.dumps([baselines, found.sentence, list(found.comparisons)]).encode()
+    for table in (results.runs, results.summary):
+        yield to_parquet(table)
+    if dataset is not None:
+        yield f"{dataset.image_digest} {dataset.label_digest} {dataset.class_names}".encode()
+
+
+def _draw(
+    study: Subject,
+    dataset: Dataset | None,
+    folder: Path,
+    results: Results,
+    baselines: Baselines,
+) -> tuple[dict[str, Row], list[str]]:
+    """Write every figure; return what the page shows of each, and the names of the files."""
     from sweeps.figures import svg  # noqa: PLC0415 - matplotlib takes a second, which no table needs
     from sweeps.pictures import Material, Trained, as_csv, pictures  # noqa: PLC0415
 
     drawn: dict[str, Row] = {}
+    files: list[str] = []
     if dataset is None or isinstance(study, Sheet):
         material = Material(study, folder, results, baselines)
     else:
@@ -92,19 +126,22 @@ def write_report(
         text = ""
         if picture.figure is not None:
             text = svg.svg(picture.figure)
-            place = folder / "figures" / picture.name
-            write_whole(place.with_suffix(".svg"), svg.alone(text).encode())
-            write_whole(place.with_suffix(".png"), svg.png(picture.figure))
-            write_whole(place.with_suffix(".csv"), as_csv(picture.table))
+            for ending, data in {
+                "svg": svg.alone(text).encode(),
+                "png": svg.png(picture.figure),
+                "csv": as_csv(picture.table),
+            }.items():
+                files.append(f"figures/{picture.name}.{ending}")
+                write_whole(folder / files[-1], data)
         drawn[picture.name] = {"picture": Markup(text), "note": picture.note}  # noqa: S704 - ours
-    texts = content(study, results, baselines, found or answer(study, results, baselines))
-    colours = {"light": svg.variables(dark=False), "dark": svg.variables(dark=True)}
-    write_whole(folder / "report.html", _page(texts, drawn, colours).encode())
-    return folder / "report.html"
+    return drawn, files
 
 
-def _page(texts: Row, drawn: Mapping[str, Row], colours: Mapping[str, str]) -> str:
+def _page(texts: Row, drawn: Mapping[str, Row]) -> str:
     """Fill the template; everything is escaped there but our own style, script and figures."""
+    from sweeps.figures import svg  # noqa: PLC0415 - matplotlib
+
+    colours = {"light": svg.variables(dark=False), "dark": svg.variables(dark=True)}
     parts = importlib.resources.files("sweeps")
     html, css, script = (
         parts.joinpath(f"report.{ending}").read_text(encoding="utf-8").strip()

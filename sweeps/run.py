@@ -254,17 +254,16 @@ def score_baselines(sweep: Sweep) -> Baselines:
 
 @dataclass(frozen=True)
 class Review:
-    """What follows from a study's records: tables, baselines and the written report."""
+    """What follows from a study's records: tables, baselines, and what they answer."""
 
     results: Results
     baselines: Baselines
     answer: Answer
-    page: Path
     rescored: int
 
 
 def review(sweep: Sweep) -> Review:
-    """Bring scores up to date, write tables and report; train nothing."""
+    """Bring scores up to date and write the tables; train nothing, draw nothing."""
     rescored = rescore(sweep)
     baselines = score_baselines(sweep)
     records = read_records(sweep.folder)
@@ -272,8 +271,13 @@ def review(sweep: Sweep) -> Review:
     tables = results.gather(sweep.study, sweep.runs, records, baselines, together)
     results.write_tables(sweep.folder, tables)
     found = answer(sweep.study, tables, baselines)
-    page = write_report(sweep.study, sweep.dataset, sweep.folder, tables, baselines, found)
-    return Review(tables, baselines, found, page, rescored)
+    return Review(tables, baselines, found, rescored)
+
+
+def write_page(sweep: Sweep, done: Review) -> Path:
+    """Write the report and its figures of what was reviewed; return the page's path."""
+    study, dataset, folder = sweep.study, sweep.dataset, sweep.folder
+    return write_report(study, dataset, folder, done.results, done.baselines, done.answer)
 
 
 def count_states(tables: Results) -> Counter[str]:

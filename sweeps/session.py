@@ -16,7 +16,16 @@ from sweeps.mistakes import Refused
 from sweeps.plan import packs_of
 from sweeps.progress import Display
 from sweeps.results import read_records
-from sweeps.run import Outcome, Review, Sweep, count_states, open_sweep, review, train_missing
+from sweeps.run import (
+    Outcome,
+    Review,
+    Sweep,
+    count_states,
+    open_sweep,
+    review,
+    train_missing,
+    write_page,
+)
 from sweeps.study import find_study, load_study
 from sweeps.terminal import markdown_table
 
@@ -30,6 +39,7 @@ class Finished:
 
     outcome: Outcome
     review: Review
+    page: Path
     tracked: Tracked
     seconds: float
 
@@ -104,7 +114,8 @@ def run(sweep: Sweep, *, launcher: str, width: int | None, console: Console) -> 
         display=lambda steps, runs: Display(console, sweep.study.name, steps, runs),
     )
     done = review(sweep)
-    return Finished(outcome, done, show(sweep, done), time.monotonic() - start)
+    page = write_page(sweep, done)
+    return Finished(outcome, done, page, show(sweep, done), time.monotonic() - start)
 
 
 def show(sweep: Sweep, done: Review) -> Tracked:

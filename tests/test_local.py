@@ -108,12 +108,15 @@ def test_ray_beside_foreign_packages_gives_the_bits_of_inline(tmp_path: Path) ->
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong package')\n")
     odd = {"hidden": [30, 13], "batch_norm": True}
-    cells = [*tiny()["cells"], {"objective": ["vae", "wae"], "prior": "bimodal", "network": odd}]
+    cells = [
+        {"objective": "ae", "activation": ["leaky_relu", "elu"]},
+        {"objective": ["vae", "wae"], "prior": "bimodal", "network": odd},
+    ]
     write(tmp_path, tiny(cells=cells))
     ray = sweeps(tmp_path, "run", "x.yaml", "--json", "--out", "ray")
     assert ray.returncode == 0, ray.stderr
     content = json.loads(ray.stdout)
-    assert content["trained"] == content["planned"] == 21
+    assert content["trained"] == content["planned"] == 12
     assert content["tracking"] == "written"
     assert "wrong package" not in ray.stderr
     inline = sweeps(
@@ -132,10 +135,10 @@ def test_ray_beside_foreign_packages_gives_the_bits_of_inline(tmp_path: Path) ->
     assert deterministic(tmp_path / "ray") == deterministic(tmp_path / "in")
     assert weights(tmp_path / "ray") == weights(tmp_path / "in")
     assert codes(tmp_path / "ray") == codes(tmp_path / "in")
-    assert len(weights(tmp_path / "ray")) == len(codes(tmp_path / "ray")) == 21
+    assert len(weights(tmp_path / "ray")) == len(codes(tmp_path / "ray")) == 12
     with sqlite3.connect(tmp_path / "mlflow.db") as store:
         (runs,) = store.execute("select count(*) from runs").fetchone()
-    assert runs == 1 + 7 + 21, "the second folder of one study adds no MLflow runs"
+    assert runs == 1 + 4 + 12, "the second folder of one study adds no MLflow runs"
     again = sweeps(tmp_path, "run", "x.yaml", "--json", "--out", "ray")
     assert json.loads(again.stdout)["trained"] == 0
     assert again.stderr == "", "nothing to train, nothing to start"

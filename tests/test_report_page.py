@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from reports import (
     write,
 )
 
-from sweeps import __version__, report
+from sweeps import __version__, freshness, report
 from sweeps.answer import Answer
 from sweeps.comparison import Comparison
 from sweeps.figures.svg import VARIABLES
@@ -289,9 +290,40 @@ def test_a_report_written_twice_is_equal(tmp_path: Path) -> None:
     write(done)
     first = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     text = source(done)
+    (tmp_path / freshness.MARK).unlink()  # else nothing would be written
     write(done)
     assert first == {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     assert text == source(done)
+
+
+def test_what_has_not_changed_is_not_drawn_again(tmp_path: Path) -> None:
+    done = small(tmp_path, ("seeds: 11", "seeds: 2"), (WAES, ""), (DIVERGING, ""))
+
+    def times() -> dict[str, int]:
+        files = [tmp_path / "report.html", *(tmp_path / "figures").iterdir()]
+        return {path.name: path.stat().st_mtime_ns for path in files}
+
+    write(done)
+    first = times()
+    foreign = tmp_path / "figures" / "mine.svg"
+    foreign.write_text("a reader's own")
+    write(done)
+    assert times() | {"mine.svg": 0} == first | {"mine.svg": 0}, "nothing was written"
+    (tmp_path / "figures" / "roc.png").unlink()
+    write(done)
+    second = times()
+    assert second["roc.png"] > first["roc.png"]
+    assert second["report.html"] > first["report.html"]
+    shutil.rmtree(tmp_path / "codes")
+    write(done)
+    assert times()["report.html"] > second["report.html"]
+    assert not (tmp_path / "figures" / "roc.svg").exists(), "a figure that is no longer made"
+    assert foreign.exists()
+    before = times()
+    renamed = replace(done, study=replace(done.study, question="Another?"))
+    write(renamed)
+    assert times()["report.html"] > before["report.html"]
+    assert "Another?" in source(done)
 
 
 def test_failures_show_their_message_and_traceback(page: Page) -> None:

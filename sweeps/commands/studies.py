@@ -15,7 +15,7 @@ from sweeps.commands import INCOMPLETE, INTERRUPTED, OK
 from sweeps.predict import as_csv, check_out, write
 from sweeps.predict import predict as predicted
 from sweeps.report import as_json
-from sweeps.run import Review, Sweep, review
+from sweeps.run import Review, Sweep, review, write_page
 from sweeps.terminal import print_plan, print_table
 
 PREVIEW = 5  # rows of a prediction that JSON shows beside a file of all
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(session.as_json(sweep, done)))
     else:
-        _show(sweep, done.review)
+        _show(sweep, done.review, done.page)
         if done.tracked.state == "written":
             look = f"sweeps ui {shlex.quote(str(sweep.folder))}"
             print(f"MLflow: {done.tracked.uri}, look with: {look}")
@@ -57,19 +57,20 @@ def report(options: argparse.Namespace) -> int:
     """Show statistics and write the page again, from the records."""
     sweep = session.open_recorded(options.study, options.out)
     done = review(sweep)
+    page = write_page(sweep, done)
     if options.json:
         print(json.dumps(as_json(sweep.study, done.results, done.baselines, done.answer)))
     else:
-        _show(sweep, done)
+        _show(sweep, done, page)
     return OK if session.complete(sweep, done) else INCOMPLETE
 
 
-def _show(sweep: Sweep, done: Review) -> None:
+def _show(sweep: Sweep, done: Review, page: Path) -> None:
     if done.rescored:
         what = "runs scored again: their labels or their orientation changed"
         print(f"{done.rescored} {what}", file=sys.stderr)
     print_table(sweep.study, done.results, done.baselines, done.answer, console=Console())
-    print(f"\nreport: {done.page}")
+    print(f"\nreport: {page}")
 
 
 def track(options: argparse.Namespace) -> int:
