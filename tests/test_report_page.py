@@ -262,7 +262,7 @@ FIGURES = sorted(
 def test_every_figure_is_there_as_svg_png_and_csv(done: Finished, page: Page) -> None:
     assert page.tags.count("figure") == len(FIGURES)
     assert "the median reconstruction error chose" not in page.text
-    files = sorted(path.name for path in (done.folder / "figures").iterdir())
+    files = sorted(path.name for path in (done.folder / "figures").glob("[!.]*"))
     assert files == sorted(f"{name}.{kind}" for name in FIGURES for kind in ("csv", "png", "svg"))
     for path in (done.folder / "figures").glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
