@@ -27,11 +27,20 @@ hypothesis.settings.load_profile("search" if os.environ.get("SEEDSWEEP_ALL") els
 WITH_RAY = ("test_local.py", "test_readme_commands_run_in_their_order")
 
 
+# What these train or start once for all of their tests takes seconds: once, not once a process.
+SHARING = (
+    *("test_api.py", "test_equal_numbers.py", "test_evidence.py", "test_predict.py"),
+    *("test_report_page.py", "test_tracking.py", "test_tracking_server.py", "test_idx_studies.py"),
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests that start Ray on one of pytest-xdist's workers (`--dist loadgroup`)."""
+    """Keep tests that share something on one of pytest-xdist's processes (`--dist loadgroup`)."""
     for item in items:
         if item.path.name in WITH_RAY or item.name in WITH_RAY:
             item.add_marker(pytest.mark.xdist_group("ray"))
+        elif item.path.name in SHARING:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.fixture

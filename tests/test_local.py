@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +34,6 @@ def sweeps(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def started(folder: Path) -> subprocess.Popen[str]:
-    """Start the study of x.yaml in a process session of its own."""
-    return subprocess.Popen(
-        [COMMAND, "run", "x.yaml", "--json"],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
 def deterministic(folder: Path) -> list[dict[str, Any]]:
     rows = read(folder).runs.drop_columns(list(NOT_DETERMINISTIC)).to_pylist()
     return sorted(rows, key=lambda row: row["run_id"])
@@ -68,37 +53,6 @@ def weights(folder: Path) -> dict[str, str]:
 def codes(folder: Path) -> dict[str, list[float]]:
     rows = pq.read_table(folder / "codes").to_pylist()
     return {row["run_id"]: row["code"] for row in rows}
-
-
-def processes_of(session: int) -> list[str]:
-    """Return what still runs in a process session."""
-    lines = subprocess.run(
-        ["ps", "-eo", "sid=,pid=,args="], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    return [line for line in lines if line.split()[0] == str(session)]
-
-
-LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
-
-
-def listening(session: int) -> set[str]:
-    """Return the addresses, as the kernel writes them, on which a session's processes listen."""
-    sockets = set()
-    for line in processes_of(session):
-        for entry in Path(f"/proc/{line.split()[1]}/fd").glob("*"):
-            with contextlib.suppress(OSError):  # closed meanwhile
-                sockets.add(str(entry.readlink()))
-    rows = [
-        row.split()
-        for table in ("tcp", "tcp6")
-        for row in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
-    ]
-    listens = "0A"
-    return {
-        row[1].partition(":")[0]
-        for row in rows
-        if row[3] == listens and f"socket:[{row[9]}]" in sockets
-    }
 
 
 @pytest.mark.timeout(300)
@@ -155,51 +109,6 @@ def test_more_than_ray_has_is_refused(tmp_path: Path) -> None:
         "resources.gpus: a pack asks for 3, Ray has 0",
     ]
     assert call.stdout == ""
-
-
-@pytest.mark.timeout(300)
-def test_an_interrupt_ends_ray_and_keeps_what_is_done(tmp_path: Path) -> None:
-    cells = [{"objective": "ae"}, {"objective": "wae", "training": {"steps": 3_000_000}}]
-    write(tmp_path, tiny(cells=cells, resources={"max_concurrent": 1}))
-    with started(tmp_path) as call:
-        records = tmp_path / "runs" / "tiny" / "records"
-        deadline = time.monotonic() + 90
-        while not (records.is_dir() and any(records.glob("*.parquet"))):
-            assert time.monotonic() < deadline, "no pack finished"
-            time.sleep(0.2)
-        time.sleep(1)
-        addresses = listening(call.pid)
-        call.send_signal(signal.SIGINT)
-        out, err = call.communicate(timeout=60)
-    assert addresses, "Ray listens somewhere"
-    assert addresses <= LOOPBACK
-    assert call.returncode == 130, err
-    assert json.loads(out)["trained"] == 3
-    assert "interrupted" in err
-    assert "Traceback" not in err
-    assert not processes_of(call.pid)
-    assert (tmp_path / "runs" / "tiny" / "report.html").is_file()
-
-
-@pytest.mark.timeout(300)
-def test_a_killed_worker_costs_time_and_no_run(tmp_path: Path) -> None:
-    """The pack goes round again; Ray's words about it are no part of the answer."""
-    long = {"objective": "wae", "training": {"steps": 4000}}
-    write(tmp_path, tiny(cells=[long], resources={"max_concurrent": 1}))
-    with started(tmp_path) as call:
-        deadline, killed = time.monotonic() + 90, False
-        while not killed:
-            assert time.monotonic() < deadline, "no worker began"
-            time.sleep(0.2)
-            for line in processes_of(call.pid):
-                if "ray::ImplicitFunc.train" in line:
-                    os.kill(int(line.split()[1]), signal.SIGKILL)
-                    killed = True
-        out, err = call.communicate(timeout=120)
-    assert call.returncode == 0, err
-    content = json.loads(out)
-    assert (content["trained"], content["ok"] + content["collapsed"]) == (3, 3)
-    assert "Traceback" not in err
 
 
 def test_inline_imports_no_ray(tmp_path: Path) -> None:
