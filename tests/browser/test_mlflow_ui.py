@@ -153,9 +153,9 @@ def test_the_study_run_shows_question_dataset_and_figures(
     screenshot("study")
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_text("figures", exact=True).first.click()
-    page.get_by_text("seeds.svg", exact=True).first.click()
+    page.get_by_text("seeds-auc_split.svg", exact=True).first.click()
     picture = page.get_by_role("img").filter(visible=True).last
-    expect(page.get_by_text("figures/seeds.svg").first).to_be_visible()
+    expect(page.get_by_text("figures/seeds-auc_split.svg").first).to_be_visible()
     expect(picture).to_be_visible()
     screenshot("figure")
     page.get_by_text("report.html", exact=True).first.click()
