@@ -35,12 +35,16 @@ SHARING = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share something on one of pytest-xdist's processes (`--dist loadgroup`)."""
+    """Keep tests that share something on one of pytest-xdist's processes (`--dist loadgroup`).
+
+    The longest group comes first, or one process would wait for it at the end.
+    """
     for item in items:
         if item.path.name in WITH_RAY or item.name in WITH_RAY:
             item.add_marker(pytest.mark.xdist_group("ray"))
         elif item.path.name in SHARING:
             item.add_marker(pytest.mark.xdist_group(item.path.name))
+    items.sort(key=lambda item: (item.path.name not in WITH_RAY, item.name not in WITH_RAY))
 
 
 @pytest.fixture
