@@ -8,7 +8,7 @@
 PYTHON ?= python3
 TESTS ?=
 ARGS ?=
-PARALLEL ?= --numprocesses=auto --maxprocesses=4 --dist=loadgroup --no-loadscope-reorder
+PARALLEL ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 BIN := .venv/bin
 SLOW := $(wildcard tests/faults tests/cluster tests/browser)

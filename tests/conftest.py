@@ -23,28 +23,17 @@ hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("search", deadline=None, max_examples=300, print_blob=True)
 hypothesis.settings.load_profile("search" if os.environ.get("SEEDSWEEP_ALL") else "steady")
 
-# Local Ray takes every core: two at once would only wait for each other, and run out of their time.
-WITH_RAY = ("test_local.py", "test_readme_commands_run_in_their_order")
+# pytest-xdist keeps a file's tests on one of its processes (`--dist loadfile`), since what they
+# share (a trained study, a server, Ray) takes seconds. Long files come first, or one process would
+# wait for the other at the end.
+LONGEST = ("test_local.py", "test_report_page.py", "test_docs.py", "test_bits.py", "test_cli.py")
 
 
-# What these train or start once for all of their tests takes seconds: once, not once a process.
-SHARING = (
-    *("test_api.py", "test_equal_numbers.py", "test_evidence.py", "test_predict.py"),
-    *("test_report_page.py", "test_tracking.py", "test_tracking_server.py", "test_idx_studies.py"),
-)
-
-
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share something on one of pytest-xdist's processes (`--dist loadgroup`).
-
-    The longest group comes first, or one process would wait for it at the end.
-    """
-    for item in items:
-        if item.path.name in WITH_RAY or item.name in WITH_RAY:
-            item.add_marker(pytest.mark.xdist_group("ray"))
-        elif item.path.name in SHARING:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-    items.sort(key=lambda item: (item.path.name not in WITH_RAY, item.name not in WITH_RAY))
+    """Begin with the longest files; the others stay in their random order."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture
