@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import rankdata
 
-MOST_IMAGES = 20_000  # evenly spaced: more change no third digit
+from models.ranks import evenly, unit_ranks
 
 
 def agreements(codes: Sequence[NDArray[np.float32]]) -> list[float | None]:
@@ -23,11 +22,8 @@ def agreements(codes: Sequence[NDArray[np.float32]]) -> list[float | None]:
     if len(codes) < 2:  # noqa: PLR2004
         return [None] * len(codes)
     units = codes[0].shape[1]
-    every = np.linspace(0, len(codes[0]) - 1, min(len(codes[0]), MOST_IMAGES)).round().astype(int)
-    ranks = np.concatenate([rankdata(code[every], axis=0) for code in codes], axis=1)
-    ranks -= ranks.mean(0)
-    length = np.sqrt((ranks**2).sum(0))
-    ranks /= np.where(length > 0, length, 1)
+    every = evenly(len(codes[0]))
+    ranks = unit_ranks(np.concatenate([code[every] for code in codes], axis=1))
     similar = np.abs(ranks.T @ ranks).clip(0, 1)
     pairs = np.array([[_paired(block) for block in row] for row in _blocks(similar, units)])
     others = len(codes) - 1

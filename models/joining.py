@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import rankdata
 
-MOST_IMAGES = 20_000  # evenly spaced: more change no alignment
+from models.ranks import evenly, unit_ranks
+
 ROUNDS = 100
 
 Array = NDArray[np.float64]
@@ -38,10 +38,7 @@ def aligned_signs(codes: Sequence[Array]) -> Signs:
     sign of its correlation with the mean of the signed ranks, again and again until none changes.
     """
     every = evenly(len(codes[0]))
-    ranks = np.array([rankdata(code[every]) for code in codes])
-    ranks -= ranks.mean(1, keepdims=True)
-    length = np.sqrt(np.square(ranks).sum(1, keepdims=True))
-    ranks /= np.where(length > 0, length, 1)
+    ranks = unit_ranks(np.stack([code[every] for code in codes], axis=1)).T  # (S, N)
     similar = ranks @ ranks.T
     first = int(np.abs(similar).sum(1).argmax())
     signs: Signs = np.where(similar[first] < 0, -1.0, 1.0)
@@ -74,9 +71,3 @@ def aligned_clusters(shares: Sequence[Array]) -> list[Places]:
         for row, own in zip(blocks, pairs, strict=True)
     ]
     return pairs[int(np.argmax(agreement))]
-
-
-def evenly(count: int) -> Places:
-    """Return the places of at most `MOST_IMAGES` of so many images."""
-    places: Places = np.linspace(0, count - 1, min(count, MOST_IMAGES)).round().astype(np.int64)
-    return places

@@ -6,6 +6,7 @@ missing or damaged is left out: a report is written for whatever is there.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from safetensors import SafetensorError, safe_open
 from models.clusters import evidence
 from models.restore import Restored, restored
 from models.spec import Spec
-from sweeps.results import SCORED
+from sweeps.mistakes import Refused
+from sweeps.results import SCORED, read_codes
 
 Row = dict[str, Any]
 Array = NDArray[np.float64]
@@ -72,13 +74,11 @@ def median_run(runs: Sequence[Row], metric: str) -> Row | None:
 
 def codes_of(folder: Path, runs: Sequence[Row]) -> dict[str, Floats]:
     """Return the codes (N, units) of the runs that kept them, by run_id."""
-    found: dict[str, Floats] = {}
-    for table in _parts(folder / "codes", runs):
-        for place, run_id in enumerate(map(str, table["run_id"].to_pylist())):
-            units = table["units"][place].as_py()
-            values = table["code"][place].values
-            found[run_id] = values.to_numpy(zero_copy_only=False).reshape(-1, units)
-    return found
+    kept: dict[str, Floats] = {}
+    for pack in sorted({run["pack"] for run in runs if run["pack"]}):
+        with contextlib.suppress(Refused):
+            kept |= read_codes(folder, pack)
+    return {run["run_id"]: kept[run["run_id"]] for run in runs if run["run_id"] in kept}
 
 
 def curves_of(folder: Path, runs: Sequence[Row]) -> dict[str, dict[str, Any]]:
@@ -107,16 +107,22 @@ def _parts(folder: Path, runs: Sequence[Row], columns: list[str] | None = None) 
 
 def member_of(folder: Path, run: Row, spec: Spec, pixels: int) -> Restored | None:
     """Return a run's trained member from its weights, None where they cannot be read."""
-    prefix = f"{run['run_id']}/"
     try:
-        with safe_open(
-            folder / "members" / f"{run['pack']}.safetensors", framework="numpy"
-        ) as kept:
-            names = [name for name in kept.keys() if name.startswith(prefix)]  # noqa: SIM118
-            tensors = {name.removeprefix(prefix): kept.get_tensor(name) for name in names}
-        return restored(spec, tensors, pixels)
+        return read_member(folder, run, spec, pixels)
     except UNREADABLE:
         return None
+
+
+def read_member(folder: Path, run: Row, spec: Spec, pixels: int) -> Restored:
+    """Return a run's trained member from its weights, reading no other member's.
+
+    Raises OSError, SafetensorError or ValueError where they are missing, damaged or another's.
+    """
+    path, prefix = folder / "members" / f"{run['pack']}.safetensors", f"{run['run_id']}/"
+    with safe_open(path, framework="numpy") as kept:
+        names = [name for name in kept.keys() if name.startswith(prefix)]  # noqa: SIM118
+        tensors = {name.removeprefix(prefix): kept.get_tensor(name) for name in names}
+    return restored(spec, tensors, pixels)
 
 
 def evenly(labels: NDArray[np.int64] | None, count: int, wanted: int) -> list[int]:

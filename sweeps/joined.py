@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from models.clusters import shares, threshold_of
 from models.datasets import Dataset
-from models.joining import aligned_clusters, aligned_signs, evenly, share_below
+from models.joining import aligned_clusters, aligned_signs, share_below
+from models.ranks import evenly
 from models.scores import match, rises
 from models.spec import Spec
 from sweeps.mistakes import Refused

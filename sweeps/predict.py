@@ -19,12 +19,13 @@ import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from models.datasets import BadData, DatasetSettings
 from models.datasets.unseen import Unseen, unseen
-from models.restore import Restored, restored
+from models.restore import Restored
 from models.settings import Settings
+from sweeps.evidence import read_member
 from sweeps.joined import Known, Member, said
 from sweeps.mistakes import Refused, sentences
 from sweeps.plan import Run
@@ -235,10 +236,7 @@ def restore(sweep: Sweep, run: Run, record: Record) -> Restored:
     """
     path = sweep.folder / "members" / f"{record['pack']}.safetensors"
     try:
-        with safe_open(path, framework="numpy") as file:
-            names = [name for name in file.keys() if name.startswith(f"{run.run_id}/")]  # noqa: SIM118
-            tensors = {name.partition("/")[2]: file.get_tensor(name) for name in names}
-        return restored(run.cell.spec, tensors, sweep.dataset.pixels.shape[1])
+        return read_member(sweep.folder, record, run.cell.spec, sweep.dataset.pixels.shape[1])
     except FileNotFoundError:
         text = f"{path}: no such file: the weights of seed {run.seed} are gone"
     except (OSError, SafetensorError, ValueError) as failure:

@@ -60,6 +60,8 @@ RECORD = pa.schema(
 )
 NOT_DETERMINISTIC = ("seconds", "pack", "host", "git_commit", "finished_at")
 
+_CODES = ("run_id", "units", "code")
+
 Record = dict[str, Any]
 
 
@@ -112,15 +114,16 @@ def read_codes(folder: Path, pack_id: str) -> dict[str, NDArray[np.float32]]:
     """Return the codes (N, units) of one pack by run_id; Refused where they cannot be read."""
     path = folder / "codes" / f"{pack_id}.parquet"
     try:
-        rows = pq.read_table(path).to_pylist()
-    except (OSError, pa.ArrowException) as failure:
+        table = pq.read_table(path, columns=list(_CODES))
+        codes = {
+            str(run_id): code.values.to_numpy(zero_copy_only=False).reshape(-1, units.as_py())
+            for run_id, units, code in zip(*(table[name] for name in _CODES), strict=True)
+        }
+    except (OSError, KeyError, ValueError, pa.ArrowException) as failure:
         reason = str(failure).partition("\n")[0]
         fix = f"move records/{path.name} away, and run the study again to train its runs anew"
         raise Refused([f"{path}: no codes to score again: {reason}; {fix}"]) from None
-    return {
-        row["run_id"]: np.array(row["code"], dtype=np.float32).reshape(-1, row["units"])
-        for row in rows
-    }
+    return codes
 
 
 def gather(
