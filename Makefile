@@ -8,9 +8,7 @@
 PYTHON ?= python3
 TESTS ?=
 ARGS ?=
-# One process more than cores: tests wait for Ray, servers and each other's disk.
-PROCESSES = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
-PARALLEL ?= --numprocesses=$(PROCESSES) --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+PARALLEL ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 BIN := .venv/bin
 SLOW := $(wildcard tests/faults tests/cluster tests/browser)
