@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from models.datasets import Dataset
     from sweeps.predict import Prediction
-    from sweeps.run import Review, Sweep
+    from sweeps.review import Review
+    from sweeps.sweep import Sweep
     from sweeps.session import Finished
 
 __all__ = ["Plan", "Refused", "Result", "Study", "load", "read"]
@@ -53,7 +54,7 @@ def read(folder: str | Path) -> Result:
 
     Raises Refused where the folder holds no study or no records.
     """
-    from sweeps.run import review  # noqa: PLC0415
+    from sweeps.review import review  # noqa: PLC0415
     from sweeps.session import open_recorded  # noqa: PLC0415
 
     sweep = open_recorded(str(folder))
@@ -144,7 +145,7 @@ class Study:
         return Result(sweep, done.review, done)
 
     def _with(self, seeds: int | None, out: str | Path | None) -> Sweep:
-        from sweeps.run import open_sweep  # noqa: PLC0415
+        from sweeps.sweep import open_sweep  # noqa: PLC0415
 
         sweep = self._sweep
         folder = sweep.folder if out is None else Path(out)
@@ -180,7 +181,7 @@ class Result:
     @cached_property
     def report(self) -> Path:
         """Return the path of the page, written now where `read` made this result."""
-        from sweeps.run import write_page  # noqa: PLC0415
+        from sweeps.review import write_page  # noqa: PLC0415
 
         if self._finished is not None:
             return self._finished.page

@@ -25,7 +25,7 @@ def key_of(folder: Path, parts: Iterable[bytes]) -> str:
     The parts that are given, names, sizes and times of the study folder's files that figures read,
     and our own code.
     """
-    content = hashlib.sha256(_code().encode())
+    content = hashlib.sha256(source_digest().encode())
     for part in parts:
         content.update(len(part).to_bytes(8) + part)
     for name in READ:
@@ -36,7 +36,7 @@ def key_of(folder: Path, parts: Iterable[bytes]) -> str:
 
 
 @functools.cache
-def _code() -> str:
+def source_digest() -> str:
     """Return the digest of our sources."""
     content = hashlib.sha256()
     for top in (Path(__file__).parent, Path(str(models.__file__)).parent):

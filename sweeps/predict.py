@@ -30,7 +30,7 @@ from sweeps.joined import Known, Member, said
 from sweeps.mistakes import Refused, sentences
 from sweeps.plan import Run
 from sweeps.results import SCORED, Record, read_codes, read_records, to_parquet
-from sweeps.run import Sweep
+from sweeps.sweep import Sweep
 from sweeps.storage import write_whole
 
 MOST_LISTED = 30

@@ -6,149 +6,149 @@ believed on its own.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
+import os
 import subprocess
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from ruamel.yaml import YAML
-
-from models.agreement import agreements
-from models.baselines import BASELINES, fit_all
-from models.datasets import Dataset
-from models.datasets.split import training_rows
-from models.scores import Scorer
-from sweeps import results
-from sweeps.answer import Answer, answer
-from sweeps.launch import Launcher, Watch, open_launcher
+from sweeps import checkpoints, kept
+from sweeps.journal import Journal, Shown
+from sweeps.launch import Launcher, open_launcher
 from sweeps.mistakes import Refused
-from sweeps.plan import Pack, Run, all_runs, as_json, packs_of
-from sweeps.report import write_report
-from sweeps.results import DONE, Record, Results, read_records, write_part
-from sweeps.storage import write_whole
-from sweeps.study import Study, read_yaml
-from sweeps.trial import Data, Job, score_code
+from sweeps.plan import Pack, Run, packs_of
+from sweeps.results import DONE, Record, read_records, write_part
+from sweeps.retries import Kind, Retries, kind_of
+from sweeps.sweep import Sweep, write_plan
+from sweeps.trial import Data, Job
 
-ROUNDS = 2
-Baselines = Mapping[str, Mapping[str, float | None]]
+CHECKPOINT_SECONDS = 15.0
+PERIOD = "SEEDSWEEP_CHECKPOINT_SECONDS"  # the environment's own shortest time between two
 
-
-@dataclass(frozen=True)
-class Sweep:
-    """A study with its data, runs and folder: what every command works on."""
-
-    study: Study
-    dataset: Dataset
-    runs: tuple[Run, ...]
-    folder: Path
-
-    @cached_property
-    def scorer(self) -> Scorer:
-        """Return what scores codes: labels, and the covariate that orients, if any."""
-        name = self.study.orient_by
-        covariate = self.dataset.covariates[name] if name else None
-        held_out = None
-        if self.rows is not None:
-            held_out = np.setdiff1d(np.arange(len(self.dataset.images)), self.rows)
-        return Scorer(self.dataset.labels, self.dataset.label_digest or "", covariate, held_out)
-
-    @cached_property
-    def rows(self) -> NDArray[np.int64] | None:
-        """Return the places of the images to train on, None for all."""
-        return None if self.study.split is None else training_rows(self.dataset, self.study.split)
-
-    def missing(self, records: Mapping[str, Record]) -> list[Run]:
-        """Return the planned runs without a finished record."""
-        return [
-            run
-            for run in self.runs
-            if run.run_id not in records or records[run.run_id]["status"] not in DONE
-        ]
+Display = Callable[[int, int], AbstractContextManager[Shown]]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call of `run` did: `trained` runs got a record in it, `skipped` had one before."""
+    """What a call of `run` did: `trained` runs got a record in it, `skipped` had one before.
+
+    `stopped` says why training ended before its time, if it did.
+    """
 
     trained: int
     skipped: int
     interrupted: bool
+    stopped: str | None = None
 
 
-def open_sweep(study: Study, dataset: Dataset, folder: Path) -> Sweep:
-    """Return the sweep; Refused where the folder holds another study."""
-    kept = folder / "study.yaml"
-    if kept.is_file():
-        name = read_yaml(kept).get("name")
-        if name != study.name:
-            text = f"{folder}: holds the study '{name}', not '{study.name}'; choose another --out"
-            raise Refused([text])
-    return Sweep(study, dataset, tuple(all_runs(study, dataset)), folder)
-
-
-def train_missing(sweep: Sweep, *, launcher: str, width: int | None, display: Any) -> Outcome:
+def train_missing(
+    sweep: Sweep, *, launcher: str, width: int | None, display: Display, journal: Journal | None = None
+) -> Outcome:
     """Train what is missing, in rounds, and keep every finished record.
 
-    `display(total_steps, total_runs)` gives the context manager that watches. Failed packs go round
-    again in packs half as wide. An interrupt ends the rounds; Refused passes through.
+    `display(total_steps, total_runs)` gives the context manager that shows progress. Packs that
+    failed go round again, in halves where that may help. An interrupt ends the rounds, as does a
+    folder that cannot be written any more; Refused passes through before the first round.
     """
-    records = read_records(sweep.folder)
-    missing = sweep.missing(records)
+    journal = journal or Journal(sweep.folder, launcher)
+    period = checkpoint_seconds()
+    before = read_records(sweep.folder)
+    missing = sweep.missing(before)
     skipped = len(sweep.runs) - len(missing)
     if not missing:
         write_plan(sweep, [])
         return Outcome(0, skipped, interrupted=False)
-    interrupted = False
+    interrupted, stopped = False, None
     try:
         with open_launcher(launcher, sweep.study.resources, sweep.folder) as place:
             packs = packs_of(missing, place.slots, width)
             write_plan(sweep, packs)
-            total = sum(pack.steps for pack in packs)
-            with display(total, len(missing)) as watch:
-                for _ in range(ROUNDS):
-                    _round(sweep, packs, place, watch)
-                    missing = sweep.missing(read_records(sweep.folder))
-                    narrower = max(1, max(len(pack.runs) for pack in packs) // 2)
-                    packs = packs_of(missing, place.slots, narrower)
-                    if not packs:
-                        break
+            with display(sum(pack.steps for pack in packs), len(missing)) as shown:
+                try:
+                    _rounds(_Rounds(sweep, place, journal, shown, period), packs)
+                except Refused as refusal:
+                    stopped = "; ".join(refusal.mistakes)
     except KeyboardInterrupt:
         interrupted = True
     now = read_records(sweep.folder)
-    done = [run for run in sweep.runs if run.run_id in now]
-    return Outcome(len(done) - skipped, skipped, interrupted)
+    trained = sum(
+        run.run_id in now and now[run.run_id] != before.get(run.run_id) for run in missing
+    )
+    return Outcome(trained, skipped, interrupted, stopped)
 
 
-def _round(sweep: Sweep, packs: Sequence[Pack], place: Launcher, watch: Watch) -> None:
-    """Execute the packs; where one left no record, write what is known of its end."""
+def checkpoint_seconds() -> float:
+    """Return the shortest time between two checkpoints of a pack; Refused where it is no time."""
+    text = os.environ.get(PERIOD, "")
+    try:
+        seconds = float(text or CHECKPOINT_SECONDS)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise Refused([f"{PERIOD}: expected seconds, got '{text}'"])
+    return seconds
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    """What all rounds of a call have in common."""
+
+    sweep: Sweep
+    place: Launcher
+    journal: Journal
+    shown: Shown
+    period: float
+
+
+def _rounds(call: _Rounds, packs: Sequence[Pack]) -> None:
+    """Execute packs until nothing is left that may be tried again."""
+    sweep, retries = call.sweep, Retries()
     data = Data(sweep.dataset.pixels, sweep.dataset.image_digest, sweep.scorer, sweep.rows)
     commit = _git_commit()
-    jobs = [_job(sweep, pack, commit) for pack in packs]
-    start = datetime.now(UTC)
-    errors = place.execute(jobs, data, watch)
-    records = read_records(sweep.folder)
-    for pack in packs:
-        lost = [
-            run
-            for run in pack.runs
-            if run.run_id not in records
-            or (records[run.run_id]["status"] == "failed" and pack.pack_id in errors)
-        ]
-        if lost:
-            reason = errors.get(pack.pack_id, "the worker ended without a record")
-            _write_failed(sweep, pack, lost, reason, start)
+    while packs:
+        start = time.monotonic()
+        call.journal.begin(packs, call.shown)
+        jobs = [_job(sweep, pack, commit, call.period) for pack in packs]
+        errors = call.place.execute(jobs, data, call.journal)
+        records = read_records(sweep.folder)
+        failed = []
+        for pack in packs:
+            left = [run for run in pack.runs if not _done(records, run)]
+            if left:
+                taken = time.monotonic() - start
+                failed.append((pack, left, _account(call, pack, left, records, errors, taken)))
+        done = [run_id for run_id, record in records.items() if record["status"] in DONE]
+        checkpoints.tidy(sweep.folder, done)
+        steps = {run_id: one.step for run_id, one in kept.index(sweep.folder).items()}
+        packs = retries.next_packs(failed, steps)
 
 
-def _job(sweep: Sweep, pack: Pack, commit: str | None) -> Job:
+def _done(records: Mapping[str, Record], run: Run) -> bool:
+    return run.run_id in records and records[run.run_id]["status"] in DONE
+
+
+def _account(
+    call: _Rounds,
+    pack: Pack,
+    left: Sequence[Run],
+    records: Mapping[str, Record],
+    errors: Mapping[str, str],
+    seconds: float,
+) -> Kind:
+    """Tell why a pack left runs undone; write the records that a dead worker could not."""
+    if pack.pack_id not in errors and all(run.run_id in records for run in left):
+        return kind_of(str(records[left[0].run_id]["error"]), recorded=True)
+    reason = errors.get(pack.pack_id, "the worker ended without a record")
+    where = call.journal.where(pack.pack_id)
+    _write_failed(call.sweep, pack, left, reason, where, seconds)
+    return kind_of(reason, recorded=False)
+
+
+def _job(sweep: Sweep, pack: Pack, commit: str | None, period: float) -> Job:
     return Job(
         folder=str(sweep.folder.resolve()),
         pack_id=pack.pack_id,
@@ -158,13 +158,19 @@ def _job(sweep: Sweep, pack: Pack, commit: str | None) -> Job:
         run_ids=tuple(run.run_id for run in pack.runs),
         device="cpu",
         git_commit=commit,
+        checkpoint_seconds=period,
     )
 
 
 def _write_failed(
-    sweep: Sweep, pack: Pack, lost: Sequence[Run], reason: str, start: datetime
+    sweep: Sweep,
+    pack: Pack,
+    lost: Sequence[Run],
+    reason: str,
+    where: Mapping[str, Any],
+    seconds: float,
 ) -> None:
-    """Write the records that a dead worker could not."""
+    """Write the records that a dead worker could not; Refused where the folder takes none."""
     now = datetime.now(UTC)
     rows = [
         {
@@ -172,133 +178,36 @@ def _write_failed(
             "cell_id": run.cell_id,
             "seed": run.seed,
             "status": "failed",
-            "error": reason.strip().splitlines()[-1][:500],
+            "error": headline(reason),
             "traceback": reason,
+            "log": where.get("log"),
+            "host": where.get("host"),
             "pack": pack.pack_id,
-            "seconds": (now - start).total_seconds() / len(pack.runs),
+            "seconds": seconds / len(pack.runs),
             "dataset_digest": sweep.dataset.image_digest,
             "finished_at": now,
         }
         for run in lost
     ]
-    write_part(sweep.folder, pack.pack_id, rows)
-
-
-def rescore(sweep: Sweep) -> int:
-    """Score again, from the kept codes, every record whose labels or scoring rules have changed.
-
-    Nothing is trained. Returns how many records changed.
-    """
-    scorer, changed = sweep.scorer, 0
-    specs = {run.cell_id: run.cell.spec for run in sweep.runs}
-    for path in results.parts(sweep.folder):
-        records = results.read_part(path)
-        stale = [
-            record
-            for record in records
-            if record["status"] in results.SCORED
-            and record["score_id"] != scorer.identity()
-            and record["cell_id"] in specs
-        ]
-        if not stale:
-            continue
-        codes = results.read_codes(sweep.folder, path.stem)
-        for record in stale:
-            code = codes[record["run_id"]]
-            record.update(
-                score_code(specs[record["cell_id"]], code, scorer),
-                label_digest=sweep.dataset.label_digest,
-                score_id=scorer.identity(),
-            )
-        write_part(sweep.folder, path.stem, records)
-        changed += len(stale)
-    return changed
-
-
-def agreement(sweep: Sweep, records: Mapping[str, Record]) -> dict[str, float | None]:
-    """Return each scored run's agreement with the other seeds of its cell, from the kept codes."""
-    found: dict[str, float | None] = {}
-    by_cell: dict[str, list[Run]] = {}
-    for run in sweep.runs:
-        if records.get(run.run_id, {}).get("status") in results.SCORED:
-            by_cell.setdefault(run.cell_id, []).append(run)
-    for runs in by_cell.values():
-        packs = {str(records[run.run_id]["pack"]) for run in runs}
-        codes: dict[str, Any] = {}
-        for pack in sorted(packs):
-            with contextlib.suppress(Refused):  # a pack without codes has no say in it
-                codes |= results.read_codes(sweep.folder, pack)
-        kept = [run.run_id for run in runs if run.run_id in codes]
-        units = runs[0].cell.spec.code.class_units
-        own = agreements([codes[run_id][:, :units] for run_id in kept])
-        found |= dict(zip(kept, own, strict=True))
-    return found
-
-
-def score_baselines(sweep: Sweep) -> Baselines:
-    """Fit the baselines without labels, score them as the codes are, keep that in the folder."""
-    scorer, kept = sweep.scorer, sweep.folder / "baselines.json"
-    what = f"{sweep.dataset.image_digest} {sweep.study.split} {scorer.identity()}"
-    key = f"{what} {','.join(BASELINES)}"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # derived: made anew
-        content = json.loads(kept.read_text())
-        if content["key"] == key:
-            known: dict[str, dict[str, float | None]] = content["scores"]
-            return known
-    found = fit_all(sweep.dataset.pixels, sweep.rows, scorer.classes)
-    scores = {name: scorer.scores(evidence) for name, evidence in found.items()}
-    text = json.dumps({"key": key, "scores": scores}, indent=1)
-    write_whole(kept, text.encode())
-    return scores
-
-
-@dataclass(frozen=True)
-class Review:
-    """What follows from a study's records: tables, baselines, and what they answer."""
-
-    results: Results
-    baselines: Baselines
-    answer: Answer
-    rescored: int
-
-
-def review(sweep: Sweep) -> Review:
-    """Bring scores up to date and write the tables; train nothing, draw nothing."""
-    rescored = rescore(sweep)
-    baselines = score_baselines(sweep)
-    records = read_records(sweep.folder)
-    together = agreement(sweep, records)
-    tables = results.gather(sweep.study, sweep.runs, records, baselines, together)
-    results.write_tables(sweep.folder, tables)
-    found = answer(sweep.study, tables, baselines)
-    return Review(tables, baselines, found, rescored)
-
-
-def write_page(sweep: Sweep, done: Review) -> Path:
-    """Write the report and its figures of what was reviewed; return the page's path."""
-    study, dataset, folder = sweep.study, sweep.dataset, sweep.folder
-    return write_report(study, dataset, folder, done.results, done.baselines, done.answer)
-
-
-def count_states(tables: Results) -> Counter[str]:
-    """Count the planned runs by status."""
-    return Counter(str(status) for status in tables.runs["status"].to_pylist())
-
-
-def write_plan(sweep: Sweep, packs: Sequence[Pack]) -> None:
-    """Write study.yaml as resolved, and plan.json; Refused where the folder cannot be written."""
-    text = io.StringIO()
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = None
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.dump(sweep.study.resolved(), text)
-    plan = as_json(sweep.study, sweep.dataset, sweep.runs, packs)
     try:
-        write_whole(sweep.folder / "study.yaml", text.getvalue().encode())
-        write_whole(sweep.folder / "plan.json", plan.encode())
+        write_part(sweep.folder, pack.pack_id, rows)
     except OSError as failure:
-        reason = f"{sweep.folder}: the study folder cannot be written: {failure.strerror}"
-        raise Refused([f"{reason}; choose another with --out"]) from None
+        raise Refused([cannot_write(sweep.folder, failure)]) from None
+
+
+def headline(reason: str) -> str:
+    """Return an error's type and its last line, which says most, of whatever is known of it."""
+    lines = reason.strip().splitlines() or ["the worker ended without a record"]
+    kind, colon, _ = lines[0].partition(": ")
+    named = kind.isidentifier() and colon and not lines[-1].startswith(f"{kind}: ")
+    return (f"{kind}: {lines[-1].strip()}" if named else lines[-1].strip())[:500]
+
+
+def cannot_write(folder: Path, failure: OSError) -> str:
+    """Say that a folder takes no more files, and what to do."""
+    reason = failure.strerror or str(failure)
+    kept_ = "what was finished is kept; make room or make it writable, and run again"
+    return f"{folder}: the study folder cannot be written: {reason}; {kept_}"
 
 
 def _git_commit() -> str | None:

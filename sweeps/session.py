@@ -16,17 +16,10 @@ from sweeps.mistakes import Refused
 from sweeps.plan import packs_of
 from sweeps.progress import Display
 from sweeps.results import read_records
-from sweeps.run import (
-    Outcome,
-    Review,
-    Sweep,
-    count_states,
-    open_sweep,
-    review,
-    train_missing,
-    write_page,
-)
+from sweeps.review import Review, count_states, review, write_page
+from sweeps.run import Outcome, train_missing
 from sweeps.study import find_study, load_study
+from sweeps.sweep import Sweep, open_sweep
 from sweeps.terminal import markdown_table
 
 if TYPE_CHECKING:

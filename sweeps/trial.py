@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,17 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
 from models.clusters import evidence
+from models.saved import Saved, check_saved
 from models.scores import METRICS, Scorer
 from models.spec import Spec
 from models.train import TRAINER_VERSION, Trained, train
-from sweeps.results import Record, to_parquet, write_part
+from sweeps import checkpoints
+from sweeps.checkpoints import Keeper
+from sweeps.leaves import write_pack
+from sweeps.results import Record, write_part
 from sweeps.storage import write_whole
+from sweeps.timeline import FOLDER as TIMELINE
+from sweeps.timeline import Timeline
 
 # What besides the machine chooses kernels: the promise of equal bits holds between equal values.
 KERNEL_VARIABLES = (
@@ -36,6 +40,7 @@ KERNEL_VARIABLES = (
     "ONEDNN_DEFAULT_FPMATH_MODE",
 )
 MOST_TRACEBACK = 20_000
+NOTICED = 0.001  # seconds: shorter reports are no part of the timeline
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Job:
     run_ids: tuple[str, ...]
     device: str
     git_commit: str | None
+    checkpoint_seconds: float = 15.0  # the shortest time between two checkpoints
 
 
 @dataclass(frozen=True)
@@ -87,36 +93,87 @@ class Data:
 def run_pack(job: Job, data: Data, progress: Callable[[int], None] | None = None) -> list[Record]:
     """Train, score and write one pack; return its records, `failed` ones where training raised.
 
-    Raises OSError where the study folder cannot be written.
+    It goes on from what checkpoints hold of its members. `progress` hears of the optimiser steps
+    that the members have, all together. Raises OSError where the study folder cannot be written.
     """
-    start = time.perf_counter()
+    folder = Path(job.folder)
+    timeline = Timeline({"pack": job.pack_id, **here()})
     try:
-        members = train(
-            job.spec,
-            job.seeds,
-            data.pixels,
-            rows=data.rows,
-            device=job.device,
-            progress=progress,
-        )
-        scored = [_outcome(job.spec, member, data.scorer) for member in members]
-        _write_files(job, members)
+        with timeline.span("load"):
+            resume = _resumable(job, data)
+        with timeline.span("train"):
+            members = train(
+                job.spec,
+                job.seeds,
+                data.pixels,
+                rows=data.rows,
+                device=job.device,
+                resume=resume,
+                keeper=Keeper(folder, job.pack_id, job.run_ids, job.checkpoint_seconds, timeline),
+                progress=_timed(progress, timeline),
+            )
+        with timeline.span("score"):
+            scored = [_outcome(job.spec, member, data.scorer) for member in members]
+        with timeline.span("write"):
+            write_pack(folder, job, members)
     except Exception as failure:  # noqa: BLE001 - whatever it is, it becomes the members' record
         scored = [failed_outcome(failure)] * len(job.seeds)
-    seconds = (time.perf_counter() - start) / len(job.seeds)
+    seconds = timeline.seconds() / len(job.seeds)
     records = [
         _circumstances(job, data, seconds) | {"run_id": run_id, "seed": seed} | outcome
         for run_id, seed, outcome in zip(job.run_ids, job.seeds, scored, strict=True)
     ]
-    write_part(Path(job.folder), job.pack_id, records)
+    write_part(folder, job.pack_id, records)
+    if records[0]["status"] != "failed":
+        checkpoints.remove(folder, job.pack_id)
+    with contextlib.suppress(OSError):  # a pack is finished without it
+        write_whole(folder / TIMELINE / f"{job.pack_id}.json", timeline.as_json())
     return records
+
+
+def here() -> dict[str, Any]:
+    """Return which process this is, and the file that holds what it prints, if any."""
+    try:
+        log: Path | None = Path(f"/proc/{os.getpid()}/fd/2").readlink()
+    except OSError:  # not Linux
+        log = None
+    named = str(log) if log is not None and log.is_file() else None
+    return {"host": socket.gethostname(), "pid": os.getpid(), "log": named}
+
+
+def _resumable(job: Job, data: Data) -> dict[int, Saved]:
+    """Return by seed what the members can go on from; what does not fit is left where it is."""
+    found = checkpoints.read(Path(job.folder), job.run_ids)
+    images, pixels = data.pixels.shape
+    count = images if data.rows is None else len(data.rows)
+    fitting = {}
+    for run_id, seed in zip(job.run_ids, job.seeds, strict=True):
+        if run_id in found:
+            with contextlib.suppress(ValueError):
+                check_saved(found[run_id], seed, job.spec, pixels, count)
+                fitting[seed] = found[run_id]
+    return fitting
+
+
+def _timed(
+    progress: Callable[[int], None] | None, timeline: Timeline
+) -> Callable[[int], None] | None:
+    """Return what passes progress on and measures how long that takes: it may be a round trip."""
+    if progress is None:
+        return None
+
+    def timed(done: int) -> None:
+        with timeline.span("report", least=NOTICED):
+            progress(done)
+
+    return timed
 
 
 def failed_outcome(failure: BaseException) -> Record:
     """Return the fields of a failed run that say why."""
     text = "".join(traceback.format_exception(failure))[-MOST_TRACEBACK:]
     reason = f"{type(failure).__name__}: {failure}"
-    return {"status": "failed", "error": reason, "traceback": text}
+    return {"status": "failed", "error": reason, "traceback": text, "log": here()["log"]}
 
 
 def _outcome(spec: Spec, member: Trained, scorer: Scorer) -> Record:
@@ -162,42 +219,3 @@ def _circumstances(job: Job, data: Data, seconds: float) -> Record:
 
 def _device_name(device: str) -> str:
     return "cpu" if device == "cpu" else torch.cuda.get_device_name(device)
-
-
-def _write_files(job: Job, members: Sequence[Trained]) -> None:
-    """Write weights, codes and learning curves; the records that vouch for them come last."""
-    folder, name = Path(job.folder), job.pack_id
-    pairs = list(zip(job.run_ids, members, strict=True))
-    tensors = {f"{run_id}/{key}": array for run_id, m in pairs for key, array in m.tensors.items()}
-    notes = {"spec": job.spec.canonical_json(), "seeds": json.dumps(job.seeds)}
-    write_whole(folder / "members" / f"{name}.safetensors", save(tensors, notes))
-    write_whole(folder / "codes" / f"{name}.parquet", to_parquet(_codes(pairs)))
-    write_whole(folder / "history" / f"{name}.parquet", to_parquet(_history(pairs)))
-
-
-def _codes(pairs: Sequence[tuple[str, Trained]]) -> pa.Table:
-    """Lay codes out with a row a run: `code` is the flat (N, units) array, row by row."""
-    kept = [(run_id, m.seed, m.code) for run_id, m in pairs if m.code is not None]
-    return pa.table(
-        {
-            "run_id": pa.array([run_id for run_id, _, _ in kept], pa.string()),
-            "seed": pa.array([seed for _, seed, _ in kept], pa.int64()),
-            "units": pa.array([code.shape[1] for _, _, code in kept], pa.int64()),
-            "code": pa.array([code.ravel() for _, _, code in kept], pa.list_(pa.float32())),
-        }
-    )
-
-
-def _history(pairs: Sequence[tuple[str, Trained]]) -> pa.Table:
-    """Lay learning curves out with a row a point."""
-    curves = np.concatenate([member.history.reshape(-1, 4) for _, member in pairs])
-    lengths = [len(member.history) for _, member in pairs]
-    columns: dict[str, pa.Array[Any]] = {
-        "run_id": pa.array(np.repeat([run_id for run_id, _ in pairs], lengths), pa.string()),
-        "seed": pa.array(np.repeat([m.seed for _, m in pairs], lengths), pa.int64()),
-        "step": pa.array(curves[:, 0].astype(np.int64)),
-    }
-    for place, part in enumerate(("loss", "reconstruction", "divergence"), start=1):
-        # No number: no divergence in this objective, or a member that diverged.
-        columns[part] = pa.array(curves[:, place], mask=~np.isfinite(curves[:, place]))
-    return pa.table(columns)

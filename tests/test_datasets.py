@@ -27,7 +27,8 @@ from models.datasets.base import Dataset, chunks
 from models.spec import Spec
 from models.train import train
 from sweeps.cli import main
-from sweeps.run import open_sweep, train_missing
+from sweeps.run import train_missing
+from sweeps.sweep import open_sweep
 from sweeps.study import load_study
 
 SCALED = made.pixels()[:, None].astype(np.float32) / np.float32(255)

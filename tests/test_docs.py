@@ -24,7 +24,8 @@ from packaging.requirements import Requirement
 
 from models.baselines import BASELINES
 from sweeps.cli import main
-from sweeps.run import open_sweep, review, score_baselines
+from sweeps.review import review, score_baselines
+from sweeps.sweep import open_sweep
 from sweeps.study import find_study, load_study
 
 ROOT = Path(__file__).parents[1]

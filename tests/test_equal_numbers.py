@@ -19,7 +19,8 @@ from tracked import Finished, assert_equal_to_tables, content, dump
 from sweeps import plan, results
 from sweeps.cli import main
 from sweeps.results import OUTCOMES, SCORED
-from sweeps.run import open_sweep, score_baselines
+from sweeps.review import score_baselines
+from sweeps.sweep import open_sweep
 from sweeps.study import load_study
 from sweeps.terminal import print_table
 

@@ -29,7 +29,9 @@ from sweeps.cli import main
 from sweeps.mistakes import Refused
 from sweeps.predict import kept_code, predict
 from sweeps.results import read_part, read_records, write_part
-from sweeps.run import Sweep, open_sweep, review, train_missing
+from sweeps.review import review
+from sweeps.run import train_missing
+from sweeps.sweep import Sweep, open_sweep
 from sweeps.study import load_study
 
 SEEDS = 7

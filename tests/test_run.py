@@ -23,7 +23,9 @@ from models.scores import OF_TWO_CLASSES
 from sweeps import launch, run
 from sweeps.mistakes import Refused
 from sweeps.results import NOT_DETERMINISTIC, RECORD, read, read_records
-from sweeps.run import Outcome, Sweep, open_sweep, review, train_missing
+from sweeps.review import review
+from sweeps.run import Outcome, train_missing
+from sweeps.sweep import Sweep, open_sweep
 from sweeps.study import Resources, load_study
 
 

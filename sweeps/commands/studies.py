@@ -15,7 +15,8 @@ from sweeps.commands import INCOMPLETE, INTERRUPTED, OK
 from sweeps.predict import as_csv, check_out, write
 from sweeps.predict import predict as predicted
 from sweeps.report import as_json
-from sweeps.run import Review, Sweep, review, write_page
+from sweeps.review import Review, review, write_page
+from sweeps.sweep import Sweep
 from sweeps.terminal import print_plan, print_table
 
 PREVIEW = 5  # rows of a prediction that JSON shows beside a file of all

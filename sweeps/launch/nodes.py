@@ -1,0 +1,101 @@
+"""What a cluster's nodes can do: how many packs they hold, and whether they see the study folder."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sweeps.freshness import source_digest
+from sweeps.mistakes import Refused
+from sweeps.study import Resources
+
+PATIENCE = 120.0  # seconds for a node to start a worker and answer
+TOKEN = ".token"  # noqa: S105 - the file's name
+
+
+def node_slots(resources: Resources) -> int:
+    """Return how many packs fit on the nodes that live; Refused where none does."""
+    nodes = [node["Resources"] for node in _alive()]
+    slots = sum(_fits(node, resources) for node in nodes)
+    if slots:
+        return slots
+    wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
+    most = {key: max((node.get(key, 0) for node in nodes), default=0) for key in wanted}
+    short = [
+        f"resources.{key.lower()}s: a pack asks for {amount:g}, Ray has {most[key]:g} on a node"
+        for key, amount in wanted.items()
+        if amount > most[key]
+    ]
+    raise Refused(short or ["resources: no node of the cluster has what a pack asks for"])
+
+
+def check_nodes(resources: Resources, folder: Path, token: str, source: str) -> None:
+    """Refuse a cluster where a node that could train does not see the folder, or has other code.
+
+    Each reads the token, and writes a file and removes it.
+    """
+    nodes = [node for node in _alive() if _fits(node["Resources"], resources)]
+    look = ray.remote(num_cpus=0, max_retries=0)(_look)
+    asked = {
+        node["NodeManagerAddress"]: look.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(str(folder), token, source)
+        for node in nodes
+    }
+    mistakes = [f"node {name}: {said}" for name, task in asked.items() if (said := _answer(task))]
+    if mistakes:
+        raise Refused(mistakes)
+
+
+def sees_token(folder: Path, token: str) -> bool:
+    """Tell whether this machine sees the file that the driver left in the study folder."""
+    try:
+        return (folder / TOKEN).read_text(encoding="ascii") == token
+    except (OSError, ValueError):
+        return False
+
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _fits(node: dict[str, float], resources: Resources) -> int:
+    wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
+    return min(int(node.get(key, 0) / amount) for key, amount in wanted.items() if amount)
+
+
+def _answer(task: Any) -> str | None:
+    try:
+        said: str | None = ray.get(task, timeout=PATIENCE)
+    except ray.exceptions.GetTimeoutError:
+        return f"did not answer within {PATIENCE:g} s; look at its Ray logs"
+    except ray.exceptions.RayError as failure:
+        if "No module named 'sweeps'" in str(failure):
+            return "has no seedsweep; install it there, in the environment that Ray runs in"
+        lines = str(failure).strip().splitlines()
+        return f"cannot run a task: {lines[-1] if lines else type(failure).__name__}"
+    return said
+
+
+def _look(folder: str, token: str, source: str) -> str | None:
+    """Say what is wrong on this node, if anything."""
+    if source_digest() != source:
+        return "has another version of seedsweep; install the driver's there"
+    place = Path(folder)
+    shared = "put it on storage that all nodes share, with --out"
+    if not sees_token(place, token):
+        return f"does not see the study folder {folder}; {shared}"
+    trial = place / f"{TOKEN}-{socket.gethostname()}-{secrets.token_hex(4)}"
+    try:
+        trial.write_bytes(b"")
+    except OSError as failure:
+        return f"cannot write the study folder {folder}: {failure.strerror}; {shared}"
+    with contextlib.suppress(OSError):
+        trial.unlink()
+    return None

@@ -1,0 +1,259 @@
+"""Ray's process: reads packs from its driver, runs them as Tune trials, says what becomes of them.
+
+The only room with Ray. It reads pickles from the driver that started it, and nobody else; it writes
+a JSON object a line. When its input ends, so does it, and Ray with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import pickle
+import queue
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+import ray
+from ray import tune
+
+from sweeps.freshness import source_digest
+from sweeps.launch.nodes import check_nodes, node_slots, sees_token
+from sweeps.mistakes import Refused
+from sweeps.study import Resources
+from sweeps.trial import Data, Job, here, run_pack
+
+REPORT_EVERY = 2.0  # seconds between two reports of a pack: each is a round trip to this process
+PATIENCE = 5.0  # seconds for a cluster's port to answer
+LAST_WORDS = 8.0  # seconds for Ray's own end
+LOOK_EVERY = 0.5
+VITAL = ("raylet", "gcs_server")
+
+
+class Line:
+    """The way back to the driver."""
+
+    def __init__(self) -> None:
+        """Keep stdout to ourselves: raylets and Tune print there."""
+        self._out: IO[str] = os.fdopen(os.dup(1), "w", buffering=1)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        self._lock = threading.Lock()
+
+    def say(self, **message: Any) -> None:
+        """Send one message."""
+        with self._lock, contextlib.suppress(BrokenPipeError):  # the driver died: our input ends
+            self._out.write(json.dumps(message) + "\n")
+
+
+def main() -> None:
+    """Serve one driver."""
+    line, inbox = Line(), _inbox()
+    opening = inbox.get()
+    try:
+        with _ray(opening["address"]):
+            slots = _slots(opening)
+            line.say(slots=slots)
+            data: Data | None = None
+            while (message := inbox.get()) is not None:
+                if isinstance(message, Data):
+                    data = message
+                elif data is not None:
+                    _execute(message, data, opening, slots, line)
+    except Refused as refusal:
+        line.say(refused=refusal.mistakes)
+    except KeyboardInterrupt:
+        pass
+
+
+def _inbox() -> queue.Queue[Any]:
+    """Return what the driver sends; at its end a trial in progress is interrupted."""
+    found: queue.Queue[Any] = queue.Queue()
+
+    def read() -> None:
+        with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
+            while True:
+                found.put(pickle.load(sys.stdin.buffer))  # noqa: S301 - our own driver's
+        found.put(None)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(LAST_WORDS)
+        os._exit(1)  # Ray's processes notice, and end
+
+    threading.Thread(target=read, daemon=True).start()
+    return found
+
+
+@contextlib.contextmanager
+def _ray(address: str) -> Iterator[None]:
+    # What Tune says of a trial is no answer of ours: what became of it is in its record.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    _check_reachable(address)
+    with tempfile.TemporaryDirectory(prefix="seedsweep-") as empty:
+        # An explicit address, so that RAY_ADDRESS does not decide. Workers start in an empty
+        # folder: a user's own models/ or sweeps/ is never imported in place of ours.
+        options = {"include_dashboard": False} if address == "local" else {}
+        try:
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+                runtime_env={"working_dir": empty},
+                **options,
+            )
+        except (ConnectionError, RuntimeError, ValueError) as failure:
+            raise Refused([_unreachable(address, str(failure))]) from None
+        if address == "local":
+            threading.Thread(target=_watch_over_ray, daemon=True).start()
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address where nothing answers: Ray itself would try for minutes."""
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+    except (OSError, OverflowError) as failure:
+        raise Refused([_unreachable(address, str(failure))]) from None
+
+
+def _unreachable(address: str, reason: str) -> str:
+    first = reason.strip().partition("\n")[0][:200]
+    token = " and its token in RAY_AUTH_TOKEN_PATH" if "auth" in reason.lower() else ""
+    fix = f"start it with: ray start --head, or correct the address{token}"
+    return f"--launcher {address}: no Ray cluster answers there: {first}; {fix}"
+
+
+def _watch_over_ray() -> None:
+    """End this process when one of Ray's does that nothing works without."""
+    node = ray._private.worker._global_node  # noqa: SLF001 - there is no other way to ask
+    while node is not None and ray.is_initialized():
+        dead = [str(kind) for kind, _ in node.dead_processes()]
+        if ray.is_initialized() and any(name in dead for name in VITAL):
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+            os._exit(3)
+        time.sleep(LOOK_EVERY)
+
+
+def _slots(opening: Mapping[str, Any]) -> int:
+    """Return how many packs run at a time; Refused where none does, or no node sees the folder."""
+    resources: Resources = opening["resources"]
+    slots = node_slots(resources)
+    if opening["address"] != "local":
+        check_nodes(resources, Path(opening["folder"]), opening["token"], opening["source"])
+    return min(slots, resources.max_concurrent or slots)
+
+
+def _execute(
+    jobs: Sequence[Job], data: Data, opening: Mapping[str, Any], slots: int, line: Line
+) -> None:
+    resources: Resources = opening["resources"]
+    device = "cuda" if resources.gpus else "cpu"
+    table = {job.pack_id: replace(job, device=device) for job in jobs}
+    about = {"token": opening["token"] if opening["address"] != "local" else None}
+    about["source"] = opening["source"]
+    trainable = tune.with_resources(
+        tune.with_parameters(_trial, table=table, data=data, about=about),
+        {"cpu": resources.cpus, "gpu": resources.gpus},
+    )
+    tuner = tune.Tuner(
+        trainable,
+        # Tune is handed pack ids only, never a dict from YAML.
+        param_space={"pack": tune.grid_search(list(table))},
+        tune_config=tune.TuneConfig(max_concurrent_trials=slots, reuse_actors=True),
+        run_config=tune.RunConfig(
+            name=f"round-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
+            storage_path=str(Path(opening["folder"]) / "tune"),
+            callbacks=[Watcher(line)],
+            verbose=0,
+        ),
+    )
+    error = None
+    try:
+        tuner.fit()
+    except Exception as failure:  # noqa: BLE001 - the packs that have no records go round again
+        error = f"{type(failure).__name__}: {failure}"
+    line.say(event="end", error=error, broken=error is not None)
+
+
+def _trial(
+    config: dict[str, Any], *, table: dict[str, Job], data: Data, about: Mapping[str, Any]
+) -> None:
+    """Run one pack on a worker, telling now and then how far it is."""
+    if source_digest() != about["source"]:
+        msg = f"{socket.gethostname()} has another version of seedsweep than the driver"
+        raise ImportError(msg)
+    job = table[config["pack"]]
+    if about["token"] is not None and not sees_token(Path(job.folder), about["token"]):
+        msg = f"{socket.gethostname()} does not see {job.folder}: it is not shared storage"
+        raise FileNotFoundError(msg)
+    where = here()
+    # A key named "done" would end the trial: Tune reads that one itself.
+    tune.report({"steps": 0, **where})
+    last = time.monotonic()
+
+    def progress(done: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= REPORT_EVERY:
+            last = time.monotonic()
+            tune.report({"steps": done, **where})
+
+    run_pack(job, data, progress)
+    tune.report({"steps": job.spec.training.steps * len(job.seeds), **where})
+
+
+class Watcher(tune.Callback):
+    """Pass on what Tune says, by pack id."""
+
+    def __init__(self, line: Line | None = None) -> None:
+        """Take the line to the driver."""
+        self._line = line
+
+    def _say(self, event: str, trial: Any, **more: Any) -> None:
+        if self._line is not None:
+            self._line.say(event=event, pack=trial.config["pack"], **more)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+    ) -> None:
+        """Pass on how far a pack is."""
+        del iteration, trials
+        where = {name: result.get(name) for name in ("host", "pid", "log")}
+        self._say("steps", trial, done=int(result["steps"]), where=where)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Pass on that a pack's worker came to its end."""
+        del iteration, trials
+        self._say("finished", trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Pass on why a pack's worker did not."""
+        del iteration, trials
+        error = trial.get_error()
+        text = f"{type(error).__name__}: {error}" if error else "the worker died"
+        self._say("lost", trial, error=text)
+
+    def __reduce__(self) -> Any:
+        """Tune pickles its callbacks to resume from, which we never do: leave a blank one."""
+        return Watcher, ()
+
+
+if __name__ == "__main__":
+    # Under its own name: what workers are sent is then sent by name.
+    from sweeps.launch import tuning
+
+    tuning.main()

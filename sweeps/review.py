@@ -1,0 +1,126 @@
+"""What follows from a study's records: scores brought up to date, tables, baselines, the page."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.agreement import agreements
+from models.baselines import BASELINES, fit_all
+from sweeps import results
+from sweeps.answer import Answer, answer
+from sweeps.mistakes import Refused
+from sweeps.plan import Run
+from sweeps.report import write_report
+from sweeps.results import Record, Results, read_records, write_part
+from sweeps.storage import write_whole
+from sweeps.sweep import Sweep
+from sweeps.trial import score_code
+
+Baselines = Mapping[str, Mapping[str, float | None]]
+
+
+def rescore(sweep: Sweep) -> int:
+    """Score again, from the kept codes, every record whose labels or scoring rules have changed.
+
+    Nothing is trained. Returns how many records changed.
+    """
+    scorer, changed = sweep.scorer, 0
+    specs = {run.cell_id: run.cell.spec for run in sweep.runs}
+    for path in results.parts(sweep.folder):
+        records = results.read_part(path)
+        stale = [
+            record
+            for record in records
+            if record["status"] in results.SCORED
+            and record["score_id"] != scorer.identity()
+            and record["cell_id"] in specs
+        ]
+        if not stale:
+            continue
+        codes = results.read_codes(sweep.folder, path.stem)
+        for record in stale:
+            code = codes[record["run_id"]]
+            record.update(
+                score_code(specs[record["cell_id"]], code, scorer),
+                label_digest=sweep.dataset.label_digest,
+                score_id=scorer.identity(),
+            )
+        write_part(sweep.folder, path.stem, records)
+        changed += len(stale)
+    return changed
+
+
+def agreement(sweep: Sweep, records: Mapping[str, Record]) -> dict[str, float | None]:
+    """Return each scored run's agreement with the other seeds of its cell, from the kept codes."""
+    found: dict[str, float | None] = {}
+    by_cell: dict[str, list[Run]] = {}
+    for run in sweep.runs:
+        if records.get(run.run_id, {}).get("status") in results.SCORED:
+            by_cell.setdefault(run.cell_id, []).append(run)
+    for runs in by_cell.values():
+        packs = {str(records[run.run_id]["pack"]) for run in runs}
+        codes: dict[str, Any] = {}
+        for pack in sorted(packs):
+            with contextlib.suppress(Refused):  # a pack without codes has no say in it
+                codes |= results.read_codes(sweep.folder, pack)
+        kept = [run.run_id for run in runs if run.run_id in codes]
+        units = runs[0].cell.spec.code.class_units
+        own = agreements([codes[run_id][:, :units] for run_id in kept])
+        found |= dict(zip(kept, own, strict=True))
+    return found
+
+
+def score_baselines(sweep: Sweep) -> Baselines:
+    """Fit the baselines without labels, score them as the codes are, keep that in the folder."""
+    scorer, kept = sweep.scorer, sweep.folder / "baselines.json"
+    what = f"{sweep.dataset.image_digest} {sweep.study.split} {scorer.identity()}"
+    key = f"{what} {','.join(BASELINES)}"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # derived: made anew
+        content = json.loads(kept.read_text())
+        if content["key"] == key:
+            known: dict[str, dict[str, float | None]] = content["scores"]
+            return known
+    found = fit_all(sweep.dataset.pixels, sweep.rows, scorer.classes)
+    scores = {name: scorer.scores(evidence) for name, evidence in found.items()}
+    text = json.dumps({"key": key, "scores": scores}, indent=1)
+    write_whole(kept, text.encode())
+    return scores
+
+
+@dataclass(frozen=True)
+class Review:
+    """What follows from a study's records: tables, baselines, and what they answer."""
+
+    results: Results
+    baselines: Baselines
+    answer: Answer
+    rescored: int
+
+
+def review(sweep: Sweep) -> Review:
+    """Bring scores up to date and write the tables; train nothing, draw nothing."""
+    rescored = rescore(sweep)
+    baselines = score_baselines(sweep)
+    records = read_records(sweep.folder)
+    together = agreement(sweep, records)
+    tables = results.gather(sweep.study, sweep.runs, records, baselines, together)
+    results.write_tables(sweep.folder, tables)
+    found = answer(sweep.study, tables, baselines)
+    return Review(tables, baselines, found, rescored)
+
+
+def write_page(sweep: Sweep, done: Review) -> Path:
+    """Write the report and its figures of what was reviewed; return the page's path."""
+    study, dataset, folder = sweep.study, sweep.dataset, sweep.folder
+    return write_report(study, dataset, folder, done.results, done.baselines, done.answer)
+
+
+def count_states(tables: Results) -> Counter[str]:
+    """Count the planned runs by status."""
+    return Counter(str(status) for status in tables.runs["status"].to_pylist())

@@ -1,0 +1,82 @@
+"""A study with its data, runs and folder: what every command works on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from ruamel.yaml import YAML
+
+from models.datasets import Dataset
+from models.datasets.split import training_rows
+from models.scores import Scorer
+from sweeps.mistakes import Refused
+from sweeps.plan import Pack, Run, all_runs, as_json
+from sweeps.results import DONE, Record
+from sweeps.storage import write_whole
+from sweeps.study import Study, read_yaml
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A study with its data, runs and folder: what every command works on."""
+
+    study: Study
+    dataset: Dataset
+    runs: tuple[Run, ...]
+    folder: Path
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """Return what scores codes: labels, and the covariate that orients, if any."""
+        name = self.study.orient_by
+        covariate = self.dataset.covariates[name] if name else None
+        held_out = None
+        if self.rows is not None:
+            held_out = np.setdiff1d(np.arange(len(self.dataset.images)), self.rows)
+        return Scorer(self.dataset.labels, self.dataset.label_digest or "", covariate, held_out)
+
+    @cached_property
+    def rows(self) -> NDArray[np.int64] | None:
+        """Return the places of the images to train on, None for all."""
+        return None if self.study.split is None else training_rows(self.dataset, self.study.split)
+
+    def missing(self, records: Mapping[str, Record]) -> list[Run]:
+        """Return the planned runs without a finished record."""
+        return [
+            run
+            for run in self.runs
+            if run.run_id not in records or records[run.run_id]["status"] not in DONE
+        ]
+
+
+def open_sweep(study: Study, dataset: Dataset, folder: Path) -> Sweep:
+    """Return the sweep; Refused where the folder holds another study."""
+    kept = folder / "study.yaml"
+    if kept.is_file():
+        name = read_yaml(kept).get("name")
+        if name != study.name:
+            text = f"{folder}: holds the study '{name}', not '{study.name}'; choose another --out"
+            raise Refused([text])
+    return Sweep(study, dataset, tuple(all_runs(study, dataset)), folder)
+
+
+def write_plan(sweep: Sweep, packs: Sequence[Pack]) -> None:
+    """Write study.yaml as resolved, and plan.json; Refused where the folder cannot be written."""
+    text = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.dump(sweep.study.resolved(), text)
+    plan = as_json(sweep.study, sweep.dataset, sweep.runs, packs)
+    try:
+        write_whole(sweep.folder / "study.yaml", text.getvalue().encode())
+        write_whole(sweep.folder / "plan.json", plan.encode())
+    except OSError as failure:
+        reason = f"{sweep.folder}: the study folder cannot be written: {failure.strerror}"
+        raise Refused([f"{reason}; choose another with --out"]) from None
