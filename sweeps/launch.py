@@ -35,8 +35,8 @@ REPORT_EVERY = 2.0  # seconds between two reports of a pack: each is a round tri
 class Watch(Protocol):
     """What hears of progress while packs execute."""
 
-    def steps(self, pack_id: str, done: int, members: int) -> None:
-        """Hear that every member of a running pack has done so many optimiser steps."""
+    def steps(self, pack_id: str, done: int) -> None:
+        """Hear how many optimiser steps the members of a running pack have done, in sum."""
 
     def finished(self, pack_id: str, runs: int, steps: int) -> None:
         """Hear that a pack of so many runs, of so many steps each, has ended somehow."""
@@ -85,7 +85,7 @@ class Inline:
 
 
 def _tell(watch: Watch, job: Job, done: int) -> None:
-    watch.steps(job.pack_id, done, len(job.seeds))
+    watch.steps(job.pack_id, done)
 
 
 @contextlib.contextmanager
@@ -206,7 +206,7 @@ def _trial(
             tune.report({"steps": done})
 
     run_pack(job, data, progress)
-    tune.report({"steps": job.spec.training.steps})
+    tune.report({"steps": job.spec.training.steps * len(job.seeds)})
 
 
 def _watcher(table: dict[str, Job], watch: Watch, errors: dict[str, str]) -> tune.Callback:
@@ -220,7 +220,7 @@ def _watcher(table: dict[str, Job], watch: Watch, errors: dict[str, str]) -> tun
         ) -> None:
             del iteration, trials
             job = table[trial.config["pack"]]
-            watch.steps(job.pack_id, int(result["steps"]), len(job.seeds))
+            watch.steps(job.pack_id, int(result["steps"]))
 
         def on_trial_complete(
             self, iteration: int, trials: list[Any], trial: Any, **_: Any
