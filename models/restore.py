@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.evaluation import CHUNK
 from models.networks import Autoencoder
 from models.packed import Layout, Views
 from models.spec import Spec
-from models.train import CHUNK, quiet_machine
+from models.train import quiet_machine
 
 Floats = NDArray[np.float32]
 

@@ -62,10 +62,10 @@ class Display:
             ending = "in" if kind is None else "stopped after"
             self._line(f"{self._so_far()}, {ending} {minutes(self.seconds_taken())}")
 
-    def steps(self, pack_id: str, done: int, members: int) -> None:
-        """Hear that every member of a running pack has done so many optimiser steps."""
+    def steps(self, pack_id: str, done: int) -> None:
+        """Hear how many optimiser steps the members of a running pack have done, in sum."""
         if pack_id not in self._ended:
-            self._running[pack_id] = done * members
+            self._running[pack_id] = done
         self._refresh()
 
     def finished(self, pack_id: str, runs: int, steps: int) -> None:

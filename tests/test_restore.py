@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from models.evaluation import CHUNK
 from models.restore import restored
 from models.spec import Spec
-from models.train import CHUNK, train
+from models.train import train
 
 SPECS: dict[str, dict[str, Any]] = {
     "ae": {"objective": "ae"},

@@ -38,7 +38,7 @@ class Silent:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def steps(self, pack_id: str, done: int, members: int) -> None:
+    def steps(self, pack_id: str, done: int) -> None:
         pass
 
     def finished(self, pack_id: str, runs: int, steps: int) -> None:

@@ -233,8 +233,8 @@ def test_a_log_gets_a_line_every_ten_seconds() -> None:
     with Display(console, "quickstart", 8000, 8, clock=clock) as display:
         for second in range(1, 41):
             clock.now = 100.0 + second
-            display.steps("a", second * 25, 4)
-            display.steps("b", second * 25, 4)
+            display.steps("a", second * 100)
+            display.steps("b", second * 100)
         display.finished("a", 4, 1000)
         display.finished("b", 4, 1000)
     assert lines(console) == [
@@ -250,11 +250,11 @@ def test_time_left_is_unknown_until_work_is_done_and_after_it_is() -> None:
     clock = Clock()
     with Display(pipe(), "x", 100, 2, clock=clock) as display:
         assert display.seconds_left() is None
-        display.steps("a", 10, 1)
+        display.steps("a", 10)
         assert display.seconds_left() is None  # the first news tells no speed
         clock.now += 5
         assert display.seconds_left() is None
-        display.steps("a", 20, 1)
+        display.steps("a", 20)
         assert display.seconds_left() == pytest.approx(40)
         display.finished("a", 1, 50)
         assert display.seconds_left() == pytest.approx(6.25)
@@ -266,10 +266,10 @@ def test_what_is_trained_again_is_not_counted_twice() -> None:
     clock, console = Clock(), pipe()
     with Display(console, "x", 100, 2, clock=clock) as display:
         display.finished("ab", 2, 50)
-        display.steps("a", 25, 1)
+        display.steps("a", 25)
         display.finished("a", 1, 50)
         display.finished("ab", 2, 50)
-        display.steps("ab", 10, 2)
+        display.steps("ab", 20)
     assert lines(console) == ["x: 2/2 runs, 100 %, in 0:00"]
 
 
@@ -308,7 +308,7 @@ def test_a_terminal_gets_one_live_line(total: int) -> None:
     clock = Clock()
     console = Console(file=Terminal(), width=80, force_terminal=True, color_system=None)
     with Display(console, "[b]" + "long-" * 30, total, 2, clock=clock) as display:
-        display.steps("a", 25, 1)
+        display.steps("a", 25)
         clock.now += 10
         display.finished("a", 1, 50)
         display.finished("b", 1, 50)

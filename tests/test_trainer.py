@@ -15,8 +15,9 @@ from oracle import plain_losses
 
 from models.datasets import Digits
 from models.members import Member, Pack
+from models.saved import curve_steps
 from models.spec import Spec
-from models.train import Trained, curve_steps, quiet_machine, train
+from models.train import Trained, quiet_machine, train
 
 PIXELS = Digits(classes=(1, 8)).load().pixels
 SMALL = {"kind": "mlp", "hidden": [16, 8]}
@@ -140,7 +141,7 @@ def test_nothing_is_left_where_every_member_diverges() -> None:
     results = train(spec(), [0, 1, 2], PIXELS * np.float32(1e30), progress=seen.append)
     assert {one.status for one in results} == {"diverged"}
     assert {one.reason for one in results} == {"the loss was not finite at step 1"}
-    assert seen == [1]
+    assert seen == [60], "nothing is left to do of three times 20 steps"
 
 
 def test_a_poisoned_member_poisons_no_partner() -> None:
@@ -253,6 +254,8 @@ def test_labels_never_reach_the_trainer() -> None:
         "images",
         "rows",
         "device",
+        "resume",
+        "keeper",
         "progress",
     ]
     assert list(inspect.signature(Pack.__init__).parameters) == [
