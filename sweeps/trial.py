@@ -17,14 +17,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
 from models.clusters import evidence
 from models.scores import METRICS, Scorer
 from models.spec import Spec
 from models.train import TRAINER_VERSION, Trained, train
 from sweeps.results import Record, to_parquet, write_part
-from sweeps.storage import write_whole
+from sweeps.storage import to_safetensors, write_whole
 
 # What besides the machine chooses kernels: the promise of equal bits holds between equal values.
 KERNEL_VARIABLES = (
@@ -170,7 +169,7 @@ def _write_files(job: Job, members: Sequence[Trained]) -> None:
     pairs = list(zip(job.run_ids, members, strict=True))
     tensors = {f"{run_id}/{key}": array for run_id, m in pairs for key, array in m.tensors.items()}
     notes = {"spec": job.spec.canonical_json(), "seeds": json.dumps(job.seeds)}
-    write_whole(folder / "members" / f"{name}.safetensors", save(tensors, notes))
+    write_whole(folder / "members" / f"{name}.safetensors", to_safetensors(tensors, notes))
     write_whole(folder / "codes" / f"{name}.parquet", to_parquet(_codes(pairs)))
     write_whole(folder / "history" / f"{name}.parquet", to_parquet(_history(pairs)))
 
