@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from models.datasets import Dataset
     from sweeps.predict import Prediction
     from sweeps.review import Review
-    from sweeps.sweep import Sweep
     from sweeps.session import Finished
+    from sweeps.sweep import Sweep
 
 __all__ = ["Plan", "Refused", "Result", "Study", "load", "read"]
 

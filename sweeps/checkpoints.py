@@ -16,15 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from models.members import Member
 from models.saved import Saved
 from models.streams import PURPOSES
-from sweeps import kept, seal
+from sweeps import kept
 from sweeps.kept import FOLDER, SUFFIX, Kept
-from sweeps.storage import read_whole, write_whole
+from sweeps.storage import read_safetensors, to_safetensors, write_whole
 from sweeps.timeline import Timeline
 
 SHARE = 0.01  # of a pack's time, at most, goes into the writer
@@ -86,8 +84,8 @@ def write(folder: Path, pack_id: str, run_ids: Sequence[str], saved: Sequence[Sa
             {"run_id": run_id, "seed": one.seed, "step": one.step}
             | {"resumed": list(one.resumed), "diverged": one.member is None}
         )
-    about = {"members": json.dumps(notes), "seal": seal.PLACEHOLDER}
-    write_whole(_file(folder, pack_id), seal.stamp(save(tensors, about)))
+    data = to_safetensors(tensors, {"members": json.dumps(notes)})
+    write_whole(_file(folder, pack_id), data)
 
 
 def read(folder: Path, run_ids: Iterable[str]) -> dict[str, Saved]:
@@ -100,9 +98,9 @@ def read(folder: Path, run_ids: Iterable[str]) -> dict[str, Saved]:
     found: dict[str, Saved] = {}
     for path, members in by_path.items():
         try:
-            tensors = load(read_whole(path))
+            tensors = read_safetensors(path)
             found |= {one.run_id: _saved(one, tensors) for one in members}
-        except (OSError, ValueError, KeyError, SafetensorError):  # then they begin anew
+        except (OSError, ValueError, KeyError):  # then they begin anew
             continue
     return found
 

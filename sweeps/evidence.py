@@ -15,22 +15,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from models.clusters import evidence
 from models.restore import Restored, restored
 from models.spec import Spec
 from sweeps.mistakes import Refused
 from sweeps.results import SCORED, read_codes
+from sweeps.storage import read_parquet, read_safetensors
 
 Row = dict[str, Any]
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 
-UNREADABLE = (OSError, ValueError, KeyError, pa.ArrowException, SafetensorError)
+UNREADABLE = (OSError, ValueError, KeyError, pa.ArrowException)  # seal.Damaged is a ValueError
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def _parts(folder: Path, runs: Sequence[Row], columns: list[str] | None = None) 
     for pack in sorted({run["pack"] for run in runs if run["pack"]}):
         wanted = pa.array([run["run_id"] for run in runs if run["pack"] == pack])
         try:
-            table = pq.read_table(folder / f"{pack}.parquet", columns=columns)
+            table = read_parquet(folder / f"{pack}.parquet", columns)
             tables.append(table.filter(pc.is_in(table["run_id"], wanted)))
         except UNREADABLE:
             continue
@@ -114,15 +113,14 @@ def member_of(folder: Path, run: Row, spec: Spec, pixels: int) -> Restored | Non
 
 
 def read_member(folder: Path, run: Row, spec: Spec, pixels: int) -> Restored:
-    """Return a run's trained member from its weights, reading no other member's.
+    """Return a run's trained member from its weights.
 
-    Raises OSError, SafetensorError or ValueError where they are missing, damaged or another's.
+    Raises OSError or ValueError where they are missing, damaged or another's.
     """
     path, prefix = folder / "members" / f"{run['pack']}.safetensors", f"{run['run_id']}/"
-    with safe_open(path, framework="numpy") as kept:
-        names = [name for name in kept.keys() if name.startswith(prefix)]  # noqa: SIM118
-        tensors = {name.removeprefix(prefix): kept.get_tensor(name) for name in names}
-    return restored(spec, tensors, pixels)
+    kept = read_safetensors(path)
+    own = {name.removeprefix(prefix): kept[name] for name in kept if name.startswith(prefix)}
+    return restored(spec, own, pixels)
 
 
 def evenly(labels: NDArray[np.int64] | None, count: int, wanted: int) -> list[int]:

@@ -5,45 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from safetensors.numpy import save
 
 from models.spec import Spec
 from models.train import Trained
-from sweeps import seal
-from sweeps.results import to_parquet
-from sweeps.storage import write_whole
+from sweeps.storage import to_parquet, to_safetensors, write_whole
 
 
-class Named(Protocol):
-    """A pack, as far as its files need it."""
-
-    @property
-    def pack_id(self) -> str: ...  # noqa: D102
-    @property
-    def run_ids(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def seeds(self) -> tuple[int, ...]: ...  # noqa: D102
-    @property
-    def spec(self) -> Spec: ...  # noqa: D102
-
-
-def write_pack(folder: Path, job: Named, members: Sequence[Trained]) -> None:
+def write_pack(
+    folder: Path, pack_id: str, spec: Spec, run_ids: Sequence[str], members: Sequence[Trained]
+) -> None:
     """Write a pack's files; the records that vouch for them come after.
 
     Raises OSError where the folder cannot be written.
     """
-    name = job.pack_id
-    pairs = list(zip(job.run_ids, members, strict=True))
+    pairs = list(zip(run_ids, members, strict=True))
     tensors = {f"{run_id}/{key}": array for run_id, m in pairs for key, array in m.tensors.items()}
-    notes = {"spec": job.spec.canonical_json(), "seeds": json.dumps(job.seeds)}
-    notes["seal"] = seal.PLACEHOLDER
-    write_whole(folder / "members" / f"{name}.safetensors", seal.stamp(save(tensors, notes)))
-    write_whole(folder / "codes" / f"{name}.parquet", to_parquet(_codes(pairs)))
-    write_whole(folder / "history" / f"{name}.parquet", to_parquet(_history(pairs)))
+    notes = {"spec": spec.canonical_json(), "seeds": json.dumps([m.seed for m in members])}
+    write_whole(folder / "members" / f"{pack_id}.safetensors", to_safetensors(tensors, notes))
+    write_whole(folder / "codes" / f"{pack_id}.parquet", to_parquet(_codes(pairs)))
+    write_whole(folder / "history" / f"{pack_id}.parquet", to_parquet(_history(pairs)))
 
 
 def _codes(pairs: Sequence[tuple[str, Trained]]) -> pa.Table:

@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from safetensors import SafetensorError
 
 from models.datasets import BadData, DatasetSettings
 from models.datasets.unseen import Unseen, unseen
@@ -30,8 +29,8 @@ from sweeps.joined import Known, Member, said
 from sweeps.mistakes import Refused, sentences
 from sweeps.plan import Run
 from sweeps.results import SCORED, Record, read_codes, read_records, to_parquet
-from sweeps.sweep import Sweep
 from sweeps.storage import write_whole
+from sweeps.sweep import Sweep
 
 MOST_LISTED = 30
 FORMS = (".csv", ".parquet")
@@ -239,7 +238,7 @@ def restore(sweep: Sweep, run: Run, record: Record) -> Restored:
         return read_member(sweep.folder, record, run.cell.spec, sweep.dataset.pixels.shape[1])
     except FileNotFoundError:
         text = f"{path}: no such file: the weights of seed {run.seed} are gone"
-    except (OSError, SafetensorError, ValueError) as failure:
+    except (OSError, ValueError) as failure:
         reason = str(failure).partition("\n")[0]
         text = f"{path}: the weights of seed {run.seed} cannot be read: {reason}"
     raise Refused([f"{text}; {_anew(record['pack'])}"])

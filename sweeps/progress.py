@@ -74,6 +74,11 @@ class Display:
         self._ended[pack_id] = (runs, runs * steps)
         self._refresh()
 
+    def lost(self, pack_id: str) -> None:
+        """Hear that a pack has ended without a result: its runs may go round again."""
+        self._running.pop(pack_id, None)
+        self._refresh()
+
     def seconds_left(self) -> float | None:
         """Return the time left at the speed since the first news; None while nothing tells.
 

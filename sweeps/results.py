@@ -6,7 +6,7 @@ with the study's axes, `summary.parquet` has a row a cell.
 
 from __future__ import annotations
 
-import io
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models.scores import METRICS
-from sweeps import states
+from sweeps import packfiles, states, storage
 from sweeps.mistakes import Refused
 from sweeps.plan import Run
+from sweeps.seal import Damaged
 from sweeps.stability import stability
 from sweeps.storage import write_whole
 from sweeps.study import Study
@@ -41,6 +41,7 @@ RECORD = pa.schema(
         ("status", _TEXT),
         ("error", _TEXT),
         ("traceback", _TEXT),
+        ("log", _TEXT),  # of the worker, where the run failed
         *((name, _FLOAT) for name in RECORDED),
         ("seconds", _FLOAT),
         ("pack", _TEXT),
@@ -58,7 +59,7 @@ RECORD = pa.schema(
         ("finished_at", pa.timestamp("us", tz="UTC")),
     ]
 )
-NOT_DETERMINISTIC = ("seconds", "pack", "host", "git_commit", "finished_at")
+NOT_DETERMINISTIC = ("log", "seconds", "pack", "host", "git_commit", "finished_at")
 
 _CODES = ("run_id", "units", "code")
 
@@ -74,10 +75,8 @@ class Results:
 
 
 def to_parquet(table: pa.Table) -> bytes:
-    """Serialise in memory, so that a file is written in one piece."""
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
+    """Serialise in memory, sealed, so that a file is written in one piece."""
+    return storage.to_parquet(table)
 
 
 def write_part(folder: Path, pack_id: str, records: Sequence[Record]) -> None:
@@ -87,40 +86,50 @@ def write_part(folder: Path, pack_id: str, records: Sequence[Record]) -> None:
 
 
 def read_records(folder: Path) -> dict[str, Record]:
-    """Return each run's record by run_id, the one that counts.
+    """Return each run's record by run_id, the one that counts; damaged parts are left out.
 
-    Raises Refused where a part cannot be read.
+    Raises Refused where a part may not be read.
     """
-    return states.that_count(record for path in parts(folder) for record in read_part(path))
+    return states.that_count(record for path in parts(folder) for record in _undamaged(path))
+
+
+def _undamaged(path: Path) -> list[Record]:
+    try:
+        return packfiles.read_rows(path, RECORD)
+    except (Damaged, FileNotFoundError):  # or just set aside by a `run`
+        return []
+    except OSError as failure:
+        raise packfiles.not_readable(path, failure) from None
 
 
 def parts(folder: Path) -> list[Path]:
     """Return the part files of a study folder, by name."""
-    return sorted((folder / "records").glob("*.parquet"))
+    return packfiles.listed(folder, packfiles.RECORDS)
 
 
 def read_part(path: Path) -> list[Record]:
-    """Return the records of one part file; Refused where it cannot be read."""
+    """Return the records of one part file; Refused where it is damaged or cannot be read."""
     try:
-        records: list[Record] = pq.read_table(path, schema=RECORD).to_pylist()
-    except (OSError, pa.ArrowException) as failure:
-        reason = str(failure).partition("\n")[0]
+        return packfiles.read_rows(path, RECORD)
+    except Damaged as damaged:
         fix = "move it away, and run the study again to train its runs anew"
-        raise Refused([f"{path}: cannot be read as a part of records: {reason}; {fix}"]) from None
-    return records
+        text = f"{path}: cannot be read as a part of records: {damaged}; {fix}"
+        raise Refused([text]) from None
+    except OSError as failure:
+        raise packfiles.not_readable(path, failure) from None
 
 
 def read_codes(folder: Path, pack_id: str) -> dict[str, NDArray[np.float32]]:
     """Return the codes (N, units) of one pack by run_id; Refused where they cannot be read."""
     path = folder / "codes" / f"{pack_id}.parquet"
     try:
-        table = pq.read_table(path, columns=list(_CODES))
+        table = storage.read_parquet(path, _CODES)
         codes = {
             str(run_id): code.values.to_numpy(zero_copy_only=False).reshape(-1, units.as_py())
             for run_id, units, code in zip(*(table[name] for name in _CODES), strict=True)
         }
     except (OSError, KeyError, ValueError, pa.ArrowException) as failure:
-        reason = str(failure).partition("\n")[0]
+        reason = getattr(failure, "strerror", None) or str(failure).partition("\n")[0]
         fix = f"move records/{path.name} away, and run the study again to train its runs anew"
         raise Refused([f"{path}: no codes to score again: {reason}; {fix}"]) from None
     return codes
@@ -220,7 +229,14 @@ def write_tables(folder: Path, results: Results) -> None:
 def read(folder: str | Path) -> Results:
     """Read a study folder's tables.
 
-    Raises FileNotFoundError where the folder has none.
+    Raises FileNotFoundError where the folder has none, Refused where one is damaged.
     """
-    runs, summary = (Path(folder) / f"{name}.parquet" for name in ("results", "summary"))
-    return Results(pq.read_table(runs), pq.read_table(summary))
+    return Results(*(_table(Path(folder) / f"{name}.parquet") for name in ("results", "summary")))
+
+
+def _table(path: Path) -> pa.Table:
+    try:
+        return storage.read_parquet(path)
+    except Damaged as damaged:
+        fix = f"write it again with: sweeps report {shlex.quote(str(path.parent))}"
+        raise Refused([f"{path}: {damaged}; {fix}"]) from None

@@ -1,4 +1,4 @@
-"""What to do with packs that failed: again, in halves, or no more. Pure: no files, no clock, no Ray.
+"""What to do with packs that failed: again, in halves, or no more. No files, no clock, no Ray.
 
 A run's numbers do not depend on its partners (decision 1), so any regrouping is allowed.
 """
@@ -17,7 +17,7 @@ Kind = Literal["memory", "raised", "lost"]
 
 # What Python, torch (host and CUDA) and Ray's memory monitor say.
 MEMORY = re.compile(
-    r"MemoryError|OutOfMemory|out of memory|can't allocate memory|[Cc]annot allocate memory|bad_alloc"
+    r"MemoryError|OutOfMemory|out of memory|can't allocate memory|annot allocate memory|bad_alloc"
 )
 # How often a run that is alone may end so, without a step gained, before it is given up. What was
 # raised twice in the same place will be raised again; machines die for reasons of their own.
@@ -48,7 +48,9 @@ class Retries:
         `steps` are those that checkpoints hold, by run_id: a run that has gained some starts its
         count anew. Runs that are given up are in no pack.
         """
-        return [again for pack, left, kind in failed for again in self._again(pack, left, kind, steps)]
+        return [
+            again for pack, left, kind in failed for again in self._again(pack, left, kind, steps)
+        ]
 
     def _again(
         self, pack: Pack, left: Sequence[Run], kind: Kind, steps: Mapping[str, int]

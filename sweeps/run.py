@@ -46,7 +46,12 @@ class Outcome:
 
 
 def train_missing(
-    sweep: Sweep, *, launcher: str, width: int | None, display: Display, journal: Journal | None = None
+    sweep: Sweep,
+    *,
+    launcher: str,
+    width: int | None,
+    display: Display,
+    journal: Journal | None = None,
 ) -> Outcome:
     """Train what is missing, in rounds, and keep every finished record.
 

@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
 from sweeps.look import Look, many, write
 from sweeps.mistakes import Refused
+from sweeps.packfiles import COUNTED, RECORDS, listed, not_readable, read_rows
+from sweeps.seal import Damaged
 from sweeps.states import DONE, SCORED, that_count
 
-READ = ("run_id", "status", "error", "finished_at")
+READ = pa.schema([*COUNTED, ("error", pa.string())])
 STATES = (*DONE, "failed", "missing")
 MOST_ERRORS, MOST_RUNS = 20, 3  # sentences, and of each the runs that are named
 
@@ -52,7 +53,7 @@ def status(folder: Path, plan: Mapping[str, Any]) -> Content:
 
     Raises Refused where a part of the records cannot be read.
     """
-    records = that_count(row for path in _parts(folder) for row in _read(path))
+    records = that_count(row for path in listed(folder, RECORDS) for row in _read(path))
     cells: list[Content] = []
     errors: dict[str, list[Content]] = {}
     times: list[datetime] = []
@@ -90,17 +91,14 @@ def list_status(runs: Path) -> list[Content]:
     return sorted(short, key=lambda one: str(one["out"]))
 
 
-def _parts(folder: Path) -> list[Path]:
-    return sorted((folder / "records").glob("*.parquet"))
-
-
 def _read(path: Path) -> list[Content]:
     try:
-        rows: list[Content] = pq.read_table(path, columns=list(READ)).to_pylist()
-    except (OSError, pa.ArrowException) as failure:
-        reason = str(failure).partition("\n")[0]
-        raise Refused([f"{path}: cannot be read as a part of records: {reason}"]) from None
-    return rows
+        return read_rows(path, READ)
+    except Damaged as damaged:
+        text = f"{path}: cannot be read as a part of records: {damaged}"
+        raise Refused([text]) from None
+    except OSError as failure:
+        raise not_readable(path, failure) from None
 
 
 def print_status(content: Content, console: Console) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,7 +115,7 @@ def run_pack(job: Job, data: Data, progress: Callable[[int], None] | None = None
         with timeline.span("score"):
             scored = [_outcome(job.spec, member, data.scorer) for member in members]
         with timeline.span("write"):
-            write_pack(folder, job, members)
+            write_pack(folder, job.pack_id, job.spec, job.run_ids, members)
     except Exception as failure:  # noqa: BLE001 - whatever it is, it becomes the members' record
         scored = [failed_outcome(failure)] * len(job.seeds)
     seconds = timeline.seconds() / len(job.seeds)

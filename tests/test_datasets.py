@@ -28,8 +28,8 @@ from models.spec import Spec
 from models.train import train
 from sweeps.cli import main
 from sweeps.run import train_missing
-from sweeps.sweep import open_sweep
 from sweeps.study import load_study
+from sweeps.sweep import open_sweep
 
 SCALED = made.pixels()[:, None].astype(np.float32) / np.float32(255)
 BY_CLASS = np.argsort(LABELS, kind="stable")

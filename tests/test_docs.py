@@ -25,8 +25,8 @@ from packaging.requirements import Requirement
 from models.baselines import BASELINES
 from sweeps.cli import main
 from sweeps.review import review, score_baselines
-from sweeps.sweep import open_sweep
 from sweeps.study import find_study, load_study
+from sweeps.sweep import open_sweep
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

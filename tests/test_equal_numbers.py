@@ -20,8 +20,8 @@ from sweeps import plan, results
 from sweeps.cli import main
 from sweeps.results import OUTCOMES, SCORED
 from sweeps.review import score_baselines
-from sweeps.sweep import open_sweep
 from sweeps.study import load_study
+from sweeps.sweep import open_sweep
 from sweeps.terminal import print_table
 
 CELLS = [

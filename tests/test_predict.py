@@ -31,8 +31,8 @@ from sweeps.predict import kept_code, predict
 from sweeps.results import read_part, read_records, write_part
 from sweeps.review import review
 from sweeps.run import train_missing
-from sweeps.sweep import Sweep, open_sweep
 from sweeps.study import load_study
+from sweeps.sweep import Sweep, open_sweep
 
 SEEDS = 7
 SPEC = {

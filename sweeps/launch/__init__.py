@@ -8,6 +8,7 @@ one: a class with these two, and its row in `open_launcher`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,9 +86,13 @@ class Inline:
         errors: dict[str, str] = {}
         for job in jobs:
             try:
-                run_pack(job, data, lambda done, job=job: watch.steps(job.pack_id, done, here()))
+                run_pack(job, data, functools.partial(_tell, watch, job))
                 watch.finished(job.pack_id)
             except Exception as failure:  # noqa: BLE001 - as a worker of its own would have died
                 errors[job.pack_id] = "".join(traceback.format_exception(failure))
                 watch.lost(job.pack_id)
         return errors
+
+
+def _tell(watch: Watch, job: Job, done: int) -> None:
+    watch.steps(job.pack_id, done, here())

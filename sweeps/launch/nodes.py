@@ -1,4 +1,4 @@
-"""What a cluster's nodes can do: how many packs they hold, and whether they see the study folder."""
+"""What a cluster's nodes can do: how many packs they hold, whether they see the study folder."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def sees_token(folder: Path, token: str) -> bool:
 
 
 def _alive() -> list[dict[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"]]
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in nodes if node["Alive"]]
 
 
 def _fits(node: dict[str, float], resources: Resources) -> int:

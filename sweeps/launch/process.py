@@ -27,6 +27,7 @@ from sweeps.study import Resources
 from sweeps.trial import Data, Job
 
 LAST_WORDS = 10.0  # seconds for Ray to end its own processes
+ENDED = "Ray ended while it was starting; SEEDSWEEP_DEBUG=1 shows what it says"
 TOKEN = ".token"  # noqa: S105 - what every node reads, to show that it sees the study folder
 
 
@@ -48,10 +49,10 @@ class RayProcess:
         if self._address != "local":
             with _written(self._folder):
                 write_whole(self._folder / TOKEN, token.encode())
-        # A group of its own: Ctrl-C in a terminal reaches the driver, which says what is to be done.
+        # A group of its own: Ctrl-C in a terminal reaches the driver, which says what to do.
         # -P: a models/ or sweeps/ folder where the user stands is not imported in place of ours.
-        self._child = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-P", "-m", "sweeps.launch.tuning"],
+        self._child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "sweeps.launch"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if os.environ.get("SEEDSWEEP_DEBUG") else subprocess.DEVNULL,
@@ -67,7 +68,7 @@ class RayProcess:
                 "source": source_digest(),
             }
         )
-        said = next(self._messages(), {"refused": ["Ray ended before it began"]})
+        said: dict[str, Any] = next(self._messages(), {"refused": [ENDED]})
         if "refused" in said:
             self.close()
             raise Refused(said["refused"])

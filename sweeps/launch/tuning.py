@@ -100,7 +100,7 @@ def _ray(address: str) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="seedsweep-") as empty:
         # An explicit address, so that RAY_ADDRESS does not decide. Workers start in an empty
         # folder: a user's own models/ or sweeps/ is never imported in place of ours.
-        options = {"include_dashboard": False} if address == "local" else {}
+        options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         try:
             ray.init(
                 address=address,
@@ -140,10 +140,10 @@ def _unreachable(address: str, reason: str) -> str:
 
 def _watch_over_ray() -> None:
     """End this process when one of Ray's does that nothing works without."""
-    node = ray._private.worker._global_node  # noqa: SLF001 - there is no other way to ask
+    node: Any = ray._private.worker._global_node  # noqa: SLF001 - there is no other way to ask
     while node is not None and ray.is_initialized():
-        dead = [str(kind) for kind, _ in node.dead_processes()]
-        if ray.is_initialized() and any(name in dead for name in VITAL):
+        dead = {str(kind) for kind, _ in node.dead_processes()}
+        if dead.intersection(VITAL):
             node.kill_all_processes(check_alive=False, allow_graceful=False)
             os._exit(3)
         time.sleep(LOOK_EVERY)
@@ -250,10 +250,3 @@ class Watcher(tune.Callback):
     def __reduce__(self) -> Any:
         """Tune pickles its callbacks to resume from, which we never do: leave a blank one."""
         return Watcher, ()
-
-
-if __name__ == "__main__":
-    # Under its own name: what workers are sent is then sent by name.
-    from sweeps.launch import tuning
-
-    tuning.main()

@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from models.datasets import Dataset
 from sweeps.cells import Cell
 from sweeps.plan import Run
 from sweeps.results import OUTCOMES, Record, Results
+from sweeps.seal import Damaged
+from sweeps.storage import read_parquet
 from sweeps.study import Study
 from sweeps.tracking.problems import sentence, without_credentials
 from sweeps.tracking.saved import saved_views
@@ -193,8 +194,8 @@ def _span(records: Sequence[Record]) -> tuple[int | None, int | None]:
 
 def _history(folder: Path, pack: str) -> pa.Table | None:
     try:
-        return pq.read_table(folder / "history" / f"{pack}.parquet")
-    except (OSError, pa.ArrowInvalid):  # a pack that failed has none
+        return read_parquet(folder / "history" / f"{pack}.parquet")
+    except (OSError, Damaged):  # a pack that failed has none
         return None
 
 
