@@ -54,11 +54,10 @@ def read(folder: str | Path) -> Result:
 
     Raises Refused where the folder holds no study or no records.
     """
-    from sweeps.review import review  # noqa: PLC0415
-    from sweeps.session import open_recorded  # noqa: PLC0415
+    from sweeps.session import open_recorded, reviewed  # noqa: PLC0415
 
     sweep = open_recorded(str(folder))
-    return Result(sweep, review(sweep))
+    return Result(sweep, reviewed(sweep))
 
 
 @dataclass(frozen=True)
@@ -213,6 +212,11 @@ class Result:
     def interrupted(self) -> bool:
         """Return whether an interrupt ended the training; run again to go on."""
         return self._finished is not None and self._finished.outcome.interrupted
+
+    @property
+    def stopped(self) -> str | None:
+        """Return why training ended before its time, a full disk for example; None: it did not."""
+        return None if self._finished is None else self._finished.outcome.stopped
 
     @property
     def tracking(self) -> tuple[str, str] | None:

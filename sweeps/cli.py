@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from sweeps import __version__
 from sweeps.commands import INTERRUPTED, REFUSED
+from sweeps.interrupts import gentle
 from sweeps.mistakes import Refused
 
 # The file of each command: imported when it is called, since some take seconds.
@@ -25,14 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        file = _file(options)
-        command = getattr(importlib.import_module(f"sweeps.commands.{file}"), options.command)
-        code: int = command(options)
+        with gentle() if options.command == "run" else contextlib.nullcontext():
+            file = _file(options)
+            command = getattr(importlib.import_module(f"sweeps.commands.{file}"), options.command)
+            code: int = command(options)
     except Refused as refusal:
         print("\n".join(refusal.mistakes), file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
-        print("interrupted; what was finished is kept", file=sys.stderr)
+        print("interrupted; what was finished is kept, run again to go on", file=sys.stderr)
         return INTERRUPTED
     return code
 
@@ -58,7 +61,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Sweep configurations and seeds of unsupervised autoencoders, "
         "and learn which result can be trusted.",
         epilog="exit codes: 0 all runs scored; 1 some diverged or failed, all accounted for; "
-        "2 bad input; 130 interrupted, everything finished so far kept",
+        "2 bad input, or a study folder or cluster that cannot be used; "
+        "130 interrupted, everything finished so far kept",
     )
     parser.add_argument("--version", action="version", version=f"seedsweep {__version__}")
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
@@ -81,7 +85,8 @@ def _add_studies(commands: Any) -> None:
     run = add("run", "train what is missing, print the stability table, write the report", "STUDY")
     for sub in (plan, run):
         sub.add_argument("--seeds", type=int, metavar="N", help="seeds 0 ... N-1 for this call")
-    run.add_argument("--launcher", default="local", metavar="WHERE", help="local (Ray) or inline")
+    where = "local (Ray here), inline (no Ray), auto or HOST:PORT (a running Ray cluster)"
+    run.add_argument("--launcher", default="local", metavar="WHERE", help=where)
     run.add_argument("--pack-width", type=int, metavar="W", help="most seeds trained together")
     what = "statistics and report again, from a study's records or from a table of anyone's runs"
     _add_columns(add("report", what, "STUDY|DIR|TABLE"))

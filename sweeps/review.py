@@ -103,16 +103,19 @@ class Review:
     rescored: int
 
 
-def review(sweep: Sweep) -> Review:
-    """Bring scores up to date and write the tables; train nothing, draw nothing."""
-    rescored = rescore(sweep)
+def review(sweep: Sweep, *, rescored: bool = True) -> Review:
+    """Bring scores up to date and write the tables; train nothing, draw nothing.
+
+    Without `rescored` the records stay as they are: another process writes them.
+    """
+    changed = rescore(sweep) if rescored else 0
     baselines = score_baselines(sweep)
     records = read_records(sweep.folder)
     together = agreement(sweep, records)
     tables = results.gather(sweep.study, sweep.runs, records, baselines, together)
     results.write_tables(sweep.folder, tables)
     found = answer(sweep.study, tables, baselines)
-    return Review(tables, baselines, found, rescored)
+    return Review(tables, baselines, found, changed)
 
 
 def write_page(sweep: Sweep, done: Review) -> Path:

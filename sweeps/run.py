@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps import checkpoints, kept
+from sweeps.damage import settle
 from sweeps.journal import Journal, Shown
 from sweeps.launch import Launcher, open_launcher
 from sweeps.mistakes import Refused
@@ -128,8 +129,17 @@ def _rounds(call: _Rounds, packs: Sequence[Pack]) -> None:
                 failed.append((pack, left, _account(call, pack, left, records, errors, taken)))
         done = [run_id for run_id, record in records.items() if record["status"] in DONE]
         checkpoints.tidy(sweep.folder, done)
+        _settle(sweep.folder)
         steps = {run_id: one.step for run_id, one in kept.index(sweep.folder).items()}
         packs = retries.next_packs(failed, steps)
+
+
+def _settle(folder: Path) -> None:
+    """Take out records that a later try has replaced; Refused where the folder takes no change."""
+    try:
+        settle(folder)
+    except OSError as failure:
+        raise Refused([cannot_write(folder, failure)]) from None
 
 
 def _done(records: Mapping[str, Record], run: Run) -> bool:

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from sweeps import damage
 from sweeps.estimate import estimate
+from sweeps.journal import Journal
 from sweeps.launch import check_launcher
+from sweeps.lock import hold, holder
 from sweeps.mistakes import Refused
 from sweeps.plan import packs_of
 from sweeps.progress import Display
 from sweeps.results import read_records
 from sweeps.review import Review, count_states, review, write_page
-from sweeps.run import Outcome, train_missing
+from sweeps.run import Outcome, cannot_write, train_missing
 from sweeps.study import find_study, load_study
 from sweeps.sweep import Sweep, open_sweep
 from sweeps.terminal import markdown_table
@@ -93,22 +96,74 @@ def check_run(launcher: str, width: int | None) -> None:
 def run(sweep: Sweep, *, launcher: str, width: int | None, console: Console) -> Finished:
     """Train what is missing, write tables and report, show them in MLflow.
 
-    Progress goes to the console. Raises Refused.
+    Progress goes to the console. Raises Refused, also where another run holds the study folder and
+    where that cannot be written any more.
     """
     start = time.monotonic()
-    missing = len(sweep.missing(read_records(sweep.folder)))
-    if missing:
-        words = f"{sweep.study.name}: {missing} of {len(sweep.runs)} runs to train"
-        console.print(f"{words}, {launcher}", highlight=False, soft_wrap=True)
-    outcome = train_missing(
-        sweep,
-        launcher=launcher,
-        width=width,
-        display=lambda steps, runs: Display(console, sweep.study.name, steps, runs),
-    )
-    done = review(sweep)
-    page = write_page(sweep, done)
-    return Finished(outcome, done, page, show(sweep, done), time.monotonic() - start)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    with hold(sweep.folder, f"sweeps run {sweep.study.name}") as warning:
+        for text in [warning, *_mend(sweep.folder)]:
+            if text:
+                say(text)
+        missing = len(sweep.missing(read_records(sweep.folder)))
+        if missing:
+            say(f"{sweep.study.name}: {missing} of {len(sweep.runs)} runs to train, {launcher}")
+        journal, ended = Journal(sweep.folder, launcher), "refused"
+        try:
+            outcome = train_missing(
+                sweep,
+                launcher=launcher,
+                width=width,
+                display=lambda steps, runs: Display(console, sweep.study.name, steps, runs),
+                journal=journal,
+            )
+            journal.writing()
+            done = review(sweep)
+            page = write_page(sweep, done)
+            tracked = show(sweep, done)
+            ended = _ending(sweep, outcome, done)
+        except KeyboardInterrupt:
+            ended = "interrupted"
+            raise
+        except OSError as failure:
+            raise Refused([cannot_write(sweep.folder, failure)]) from None
+        finally:
+            journal.end(ended)
+    return Finished(outcome, done, page, tracked, time.monotonic() - start)
+
+
+def _ending(sweep: Sweep, outcome: Outcome, done: Review) -> str:
+    """Return how a call ended, as progress.json says it."""
+    if outcome.interrupted:
+        return "interrupted"
+    if outcome.stopped:
+        return "refused"
+    return "complete" if complete(sweep, done) else "incomplete"
+
+
+def reviewed(sweep: Sweep) -> Review:
+    """Review what is recorded, without training; scores are brought up to date, where no run is.
+
+    Raises Refused.
+    """
+    if holder(sweep.folder) is not None:
+        return review(sweep, rescored=False)
+    with hold(sweep.folder, f"sweeps report {sweep.study.name}"):
+        return review(sweep)
+
+
+def _mend(folder: Path) -> list[str]:
+    """Set aside what is damaged, and remove what writers that were killed have left."""
+    try:
+        said = damage.set_aside(folder, damage.find(folder))
+        damage.remove_leftovers(folder)
+        damage.settle(folder)
+    except OSError as failure:
+        raise Refused([cannot_write(folder, failure)]) from None
+    return said
 
 
 def show(sweep: Sweep, done: Review) -> Tracked:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweeps import session
-from sweeps.commands import INCOMPLETE, INTERRUPTED, OK
+from sweeps import damage, session
+from sweeps.commands import INCOMPLETE, INTERRUPTED, OK, REFUSED
 from sweeps.predict import as_csv, check_out, write
 from sweeps.predict import predict as predicted
 from sweeps.report import as_json
-from sweeps.review import Review, review, write_page
+from sweeps.review import Review, write_page
 from sweeps.sweep import Sweep
 from sweeps.terminal import print_plan, print_table
 
@@ -48,6 +48,9 @@ def run(options: argparse.Namespace) -> int:
             print(f"MLflow: {done.tracked.uri}, look with: {look}")
     if done.tracked.problem:
         print(f"MLflow: {done.tracked.problem}", file=sys.stderr)
+    if done.outcome.stopped:
+        print(done.outcome.stopped, file=sys.stderr)
+        return REFUSED
     if done.outcome.interrupted:
         print("interrupted; what was finished is kept, run again to go on", file=sys.stderr)
         return INTERRUPTED
@@ -57,13 +60,21 @@ def run(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """Show statistics and write the page again, from the records."""
     sweep = session.open_recorded(options.study, options.out)
-    done = review(sweep)
+    done = _reviewed(sweep)
     page = write_page(sweep, done)
     if options.json:
         print(json.dumps(as_json(sweep.study, done.results, done.baselines, done.answer)))
     else:
         _show(sweep, done, page)
     return OK if session.complete(sweep, done) else INCOMPLETE
+
+
+def _reviewed(sweep: Sweep) -> Review:
+    """Review the records; say what of them cannot be read."""
+    for found in damage.find(sweep.folder):
+        fix = "run the study again to set it aside and to train its runs anew"
+        print(f"{found.path}: {found.reason}; {fix}", file=sys.stderr)
+    return session.reviewed(sweep)
 
 
 def _show(sweep: Sweep, done: Review, page: Path) -> None:
@@ -77,7 +88,7 @@ def _show(sweep: Sweep, done: Review, page: Path) -> None:
 def track(options: argparse.Namespace) -> int:
     """Write MLflow's view again, from the records."""
     sweep = session.open_recorded(options.study, options.out)
-    done = review(sweep)
+    done = _reviewed(sweep)
     tracked = session.show(sweep, done)
     content = {
         "study": sweep.study.name,
