@@ -23,9 +23,10 @@ from sweeps.mistakes import Refused
 from sweeps.packfiles import file_of, listed
 from sweeps.progress import Display
 from sweeps.results import read_records, write_part
-from sweeps.run import open_sweep, train_missing
+from sweeps.run import train_missing
 from sweeps.storage import write_whole
 from sweeps.study import load_study
+from sweeps.sweep import open_sweep
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 KINDS = ("codes", "history", "members")
