@@ -160,16 +160,8 @@ def test_a_damaged_file_beside_scored_records_takes_them_along(study: Path, kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_missing_file_beside_scored_records_takes_them_along(study: Path, kind: str) -> None:
-    path, part = file_of(study, kind, "aa"), study / "records" / "aa.parquet"
-    path.unlink()
-    found = find(study)
-    assert found == [Damage(path, "it is missing", part)]
-    assert set_aside(study, found) == [
-        f"{path}: it is missing; its records set aside as runs/x/damaged/records/aa.parquet, its "
-        "runs are trained again"
-    ]
-    assert not part.exists()
+def test_a_file_that_somebody_has_removed_untrains_no_run(study: Path, kind: str) -> None:
+    file_of(study, kind, "aa").unlink()
     assert find(study) == []
 
 
