@@ -61,9 +61,9 @@ class Retries:
             for any_kind in TRIES:
                 self._alone.pop((run.run_id, any_kind), None)
         if len(pack.runs) == 1:
-            self._alone[left[0].run_id, kind] += 1
-            given_up = self._alone[left[0].run_id, kind] >= TRIES[kind]
-            return [] if given_up else [pack]
+            alone = left[0].run_id, kind
+            self._alone[alone] += not gained
+            return [] if self._alone[alone] >= TRIES[kind] else [pack]
         self._losses[pack.pack_id] = 0 if gained else self._losses[pack.pack_id] + 1
         if len(left) == 1 or (kind == "lost" and self._losses[pack.pack_id] < LOSSES):
             return [Pack(tuple(left))]

@@ -124,9 +124,11 @@ def run_pack(job: Job, data: Data, progress: Callable[[int], None] | None = None
         for run_id, seed, outcome in zip(job.run_ids, job.seeds, scored, strict=True)
     ]
     write_part(folder, job.pack_id, records)
-    if records[0]["status"] != "failed":
-        checkpoints.remove(folder, job.pack_id)
-    with contextlib.suppress(OSError):  # a pack is finished without it
+    # What is finished is finished without the two below.
+    with contextlib.suppress(OSError):
+        if records[0]["status"] != "failed":
+            checkpoints.remove(folder, job.pack_id)
+    with contextlib.suppress(OSError):
         write_whole(folder / TIMELINE / f"{job.pack_id}.json", timeline.as_json())
     return records
 
