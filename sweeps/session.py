@@ -130,6 +130,11 @@ def run(sweep: Sweep, *, launcher: str, width: int | None, console: Console) -> 
             raise
         except OSError as failure:
             raise Refused([cannot_write(sweep.folder, failure)]) from None
+        except MemoryError:
+            text = f"{sweep.folder}: memory ran out while tables and report were made"
+            raise Refused(
+                [f"{text}; what was finished is kept; run again with more free"]
+            ) from None
         finally:
             journal.end(ended)
     return Finished(outcome, done, page, tracked, time.monotonic() - start)

@@ -99,8 +99,9 @@ def run_pack(job: Job, data: Data, progress: Callable[[int], None] | None = None
     folder = Path(job.folder)
     timeline = Timeline({"pack": job.pack_id, **here()})
     try:
-        with timeline.span("load"):
+        with timeline.span("load") as span:
             resume = _resumable(job, data)
+            span["steps"] = {seed: saved.step for seed, saved in resume.items()}
         with timeline.span("train"):
             members = train(
                 job.spec,
