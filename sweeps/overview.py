@@ -46,12 +46,15 @@ def _first(content: Content) -> str:
     scored = content["planned"] - content["unscored"]
     words = f"{content['study']}: {scored:,} of {many(content['planned'], 'run')} scored"
     state = STATE_WORDS.get(content["state"], content["state"])
-    driver = content["driver"]
-    if driver:
-        since = time_of(driver["since"])
-        return f"{words}, {state}{f' since {clock(since)}' if since else ''}{process(driver)}"
+    if state == "running":
+        return f"{words}, {state}{_since(content['driver'])}"
     end = time_of(content["last_progress"]) if state == "interrupted" else None
     return f"{words}, {state}{f' at {clock(end)}' if end else ''}"
+
+
+def _since(driver: Content) -> str:
+    since = time_of(driver["since"])
+    return f"{f' since {clock(since)}' if since else ''}{process(driver)}"
 
 
 def clock(time: datetime) -> str:
@@ -75,8 +78,9 @@ def _blocks(content: Content, command: str) -> Iterable[list[str]]:
 
 def _running(content: Content) -> list[str]:
     packs: list[Content] = content["running"]
+    driver = content["driver"]
     if content["state"] != "running":
-        return []
+        return [f"in use by {driver['command']}{_since(driver)}"] if driver else []
     if not packs and content["writing"]:
         return ["its tables and report are being written"]
     if not packs:
@@ -156,7 +160,7 @@ def _damaged(found: Sequence[Content]) -> list[str]:
     if len(found) > MOST_FILES:
         lines.append(f"and {many(len(found) - MOST_FILES, 'other damaged file')}")
     them = "it aside and trains its" if len(found) == 1 else "them aside and trains their"
-    return [*lines, f"the next call of run sets {them} runs again"]
+    return [*lines, f"the next sweeps run sets {them} runs again"]
 
 
 def _next(content: Content, command: str) -> str:

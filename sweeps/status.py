@@ -65,13 +65,13 @@ def process(driver: Mapping[str, Any]) -> str:
 def status(folder: Path, plan: Mapping[str, Any]) -> Content:
     """Return counts of a plan's runs by their records, and who trains what, from the folder alone.
 
-    `state` is running (somebody holds the folder), complete (no run is left to train), interrupted
+    `state` is running (a `run` holds the folder), complete (no run is left to train), interrupted
     (a call of `run` did not come to its end), incomplete or never run. `next` is what `run` would
     train, and how many of those go on from a checkpoint or failed before.
     """
     traces = read_traces(folder)
     packs = _packs(traces)
-    running = packs if traces.driver else []
+    running = packs if traces.is_running else []
     now = {run_id for pack in running for run_id in pack["run_ids"]}
     cells = [_cell(cell, traces.records, now) for cell in plan["cells"]]
     totals = {name: sum(cell[name] for cell in cells) for name in ("planned", *STATES)}
@@ -92,7 +92,7 @@ def status(folder: Path, plan: Mapping[str, Any]) -> Content:
         "launcher": progress.launcher if progress else None,
         "cells": cells,
         "running": running,
-        "interrupted": [] if traces.driver else packs,
+        "interrupted": [] if traces.is_running else packs,
         "resumable": resumable,
         "errors": _errors(plan["cells"], traces.records),
         "damaged": list(traces.damaged),
@@ -136,7 +136,7 @@ def _packs(traces: Traces) -> list[Content]:
     progress = traces.progress
     if progress is None or progress.state == "ended":
         return []
-    since = time_of(traces.driver["since"]) if traces.driver else None
+    since = time_of(traces.driver["since"]) if traces.driver and traces.is_running else None
     if since and progress.updated_at and progress.updated_at < since:
         return []
     return [left for pack in progress.packs if (left := _left(pack, traces.records))["seeds"]]
@@ -154,7 +154,7 @@ def _is_done(record: Mapping[str, Any] | None) -> bool:
 
 def _state(traces: Traces, left: int, *, started: bool) -> str:
     progress = traces.progress
-    if traces.driver is not None:
+    if traces.is_running:
         return "running"
     if progress is not None and progress.state != "ended":
         return "interrupted"  # its driver died: if no run is left, then before the report

@@ -24,6 +24,7 @@ from sweeps.states import DONE, that_count
 
 Content = dict[str, Any]
 
+OTHERS = ("sweeps report", "sweeps track")  # they hold a folder too, and train nothing
 ENDINGS = ("complete", "incomplete", "interrupted", "refused")
 PARTS = ("records", "codes", "history", "members")  # what a finished pack consists of
 _TEXT: pa.DataType = pa.string()
@@ -65,6 +66,13 @@ class Traces:
     steps: Mapping[str, int]  # of a run_id, where its checkpoint is
     records: Mapping[str, Content]  # of a run_id, the record that counts
     damaged: tuple[Content, ...]  # file, reason
+
+    @property
+    def is_running(self) -> bool:
+        """Return whether it is a `run` that holds the folder: a `report` does so for a moment."""
+        if self.driver is None:
+            return False
+        return not (self.driver["command"] or "").startswith(OTHERS)
 
 
 def read_traces(folder: Path) -> Traces:

@@ -194,7 +194,7 @@ def test_what_cannot_be_read_is_named(part: Path, capfd: pytest.CaptureFixture[s
     assert (code, row in known, content["missing"]) == (1, False, 5)
     lines = printed(part).splitlines()
     assert f"damaged: records/{first.name}: {reason}" in lines
-    assert "the next call of run sets them aside and trains their runs again" in lines
+    assert "the next sweeps run sets them aside and trains their runs again" in lines
     assert main(["status", "--out", "nowhere"]) == 2
     expected = "nowhere: no such folder; first: sweeps run STUDY, or name a study\n"
     assert capfd.readouterr().err == expected

@@ -238,6 +238,20 @@ def test_what_nobody_trains_yet_and_what_is_being_written(left: Left) -> None:
         assert left.lines()[0] == "tiny: 0 of 40 runs scored, running"
 
 
+def test_who_only_writes_a_report_trains_nothing(left: Left) -> None:
+    left.progress(left.pack(left.cell(0, range(2)), 30))
+    with left.held(HOLDER | {"command": "sweeps report tiny"}):
+        content = left.content()
+        assert (content["state"], content["driver"]["pid"]) == ("interrupted", 4242)
+        assert len(content["interrupted"]) == 1
+        said = left.after_table()
+    assert said == [
+        "in use by sweeps report tiny since 2026-01-02 20:55 (process 4242 on HOST)",
+        "2 runs were interrupted before a first checkpoint and start again",
+        "next: sweeps run runs/tiny trains 40 runs",
+    ]
+
+
 def test_a_sweep_that_has_no_plan_yet_is_starting(
     left: Left, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -284,7 +298,7 @@ def test_many_lines_become_few(left: Left) -> None:
         "  and 22 runs more",
         *(f"damaged: records/{n}.parquet: it cannot be read as records" for n in range(5)),
         "and 2 other damaged files",
-        "the next call of run sets them aside and trains their runs again",
+        "the next sweeps run sets them aside and trains their runs again",
         "next: it goes on by itself; until it ends, another sweeps run here is refused",
     ]
 
