@@ -35,7 +35,7 @@ Content = TypeVar("Content")
 
 @dataclass(frozen=True)
 class Damage:
-    """A file that is damaged or missing; `part` are the scored records that need it, if any."""
+    """A file that is damaged; `part` are the scored records that need it, if any."""
 
     path: Path
     reason: str
@@ -52,7 +52,7 @@ class _Need:
 
 
 def find(folder: Path) -> list[Damage]:
-    """Return what is damaged or missing among the files that packs left; whole files are read.
+    """Return what is damaged among the files that packs left; whole files are read.
 
     Raises Refused where one may not be read.
     """

@@ -28,7 +28,7 @@ from sweeps.mistakes import Refused
 NAME = ".lock"
 PATIENCE = 1.0  # seconds: `holder` takes the lock for an instant to see whether it is free
 PAUSE = 0.02
-CANNOT = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # the file system has no locks at all
+CANNOT = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # no locks there at all
 # Where flock may stay on one machine, as of mount options that are not seen from here.
 NOT_TRUSTED = re.compile(
     r"nfs\d?|cifs|smb\w*|fuse(\..+)?|lustre|9p|afs|ncpfs|vboxsf|virtiofs|prl_fs|pvfs2|orangefs"

@@ -22,10 +22,11 @@ from sweeps import seal
 from sweeps.seal import Damaged
 
 # What a writer that was killed leaves: see write_whole.
-TEMPORARY = re.compile(r"\..+\.(parquet|safetensors|json|yaml|html|csv|svg|png)\.[0-9a-f]{8}")
+ENDINGS = "parquet|safetensors|json|yaml|html|csv|svg|png|made-from"
+TEMPORARY = re.compile(rf"\..*\.({ENDINGS})\.[0-9a-f]{{8}}")
 PARQUET_END = b"PAR1"
 # File systems that have nothing to do for a folder answer so.
-NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
+NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES)
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -17,13 +17,15 @@ import pytest
 from rich.console import Console
 from studies import tiny, write
 
-from sweeps import damage, results, storage
+from models.spec import Spec
+from sweeps import damage, evidence, results, storage
 from sweeps.damage import Damage, find, set_aside, settle
 from sweeps.mistakes import Refused
 from sweeps.packfiles import file_of, listed
 from sweeps.progress import Display
 from sweeps.results import read_records, write_part
 from sweeps.run import train_missing
+from sweeps.seal import Damaged
 from sweeps.storage import write_whole
 from sweeps.study import load_study
 from sweeps.sweep import open_sweep
@@ -115,6 +117,38 @@ def test_what_a_real_training_leaves_is_whole(tmp_path: Path) -> None:
     assert files(sweep.folder) == before
 
 
+def test_every_reader_passes_over_what_is_damaged(study: Path) -> None:
+    """One byte each, in numbers: without a seal they would be read as other numbers."""
+    codes = pa.table({"run_id": ["r1"], "units": [1], "code": [[0.5, 0.25]]})
+    curve = pa.table({"run_id": ["r1"], "step": [0], "loss": [0.5]})
+    write_whole(file_of(study, "codes", "aa"), storage.to_parquet(codes))
+    write_whole(file_of(study, "history", "aa"), storage.to_parquet(curve))
+    tables = ("results.parquet", "summary.parquet")
+    for name in tables:
+        write_whole(study / name, storage.to_parquet(curve))
+    run = {"run_id": "r1", "pack": "aa"}
+    assert evidence.codes_of(study, [run])["r1"].tolist() == [[0.5], [0.25]]
+    assert evidence.curves_of(study, [run]) == {"r1": {"step": [0], "loss": [0.5]}}
+    assert results.read(study).runs.equals(curve)
+    for path in (*(file_of(study, kind, "aa") for kind in KINDS), *(study / n for n in tables)):
+        flip(path)
+    assert evidence.codes_of(study, [run]) == {}
+    assert evidence.curves_of(study, [run]) == {}
+    with pytest.raises(Damaged, match=r"^its checksum differs$"):
+        evidence.read_member(study, run, Spec(objective="ae"), 64)
+    with pytest.raises(Refused) as refused:
+        results.read_codes(study, "aa")
+    assert refused.value.mistakes == [
+        "runs/x/codes/aa.parquet: no codes to score again: its checksum differs; move "
+        "records/aa.parquet away, and run the study again to train its runs anew"
+    ]
+    with pytest.raises(Refused) as refused:
+        results.read(study)
+    assert refused.value.mistakes == [
+        "runs/x/results.parquet: its checksum differs; write it again with: sweeps report runs/x"
+    ]
+
+
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
@@ -160,16 +194,8 @@ def test_a_damaged_file_beside_scored_records_takes_them_along(study: Path, kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_missing_file_beside_scored_records_takes_them_along(study: Path, kind: str) -> None:
-    path, part = file_of(study, kind, "aa"), study / "records" / "aa.parquet"
-    path.unlink()
-    found = find(study)
-    assert found == [Damage(path, "it is missing", part)]
-    assert set_aside(study, found) == [
-        f"{path}: it is missing; its records set aside as runs/x/damaged/records/aa.parquet, its "
-        "runs are trained again"
-    ]
-    assert not part.exists()
+def test_a_file_that_somebody_has_removed_untrains_no_run(study: Path, kind: str) -> None:
+    file_of(study, kind, "aa").unlink()
     assert find(study) == []
 
 
@@ -302,6 +328,7 @@ def test_leftovers_of_killed_writers_go_and_nothing_else(study: Path) -> None:
         "checkpoints/.cc.safetensors.99999999",
         ".plan.json.0123abcd",
         "figures/.scores.svg.0123abcd",
+        "figures/..made-from.0123abcd",
     ]
     stays = [
         ".lock",

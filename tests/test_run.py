@@ -21,9 +21,10 @@ from models.datasets import Dataset
 from models.datasets.split import training_rows
 from models.scores import OF_TWO_CLASSES
 from sweeps import launch, run
+from sweeps.launch.nodes import slots_of
 from sweeps.mistakes import Refused
 from sweeps.results import NOT_DETERMINISTIC, RECORD, read, read_part, read_records
-from sweeps.review import review
+from sweeps.review import agreement, review
 from sweeps.run import Outcome, train_missing
 from sweeps.study import Resources, load_study
 from sweeps.sweep import Sweep, open_sweep
@@ -186,7 +187,7 @@ def test_labels_move_no_agreement_and_no_memberships_of_baselines(tmp_path: Path
     other = with_labels(sweep, np.random.default_rng(1).permutation(labels))
     assert other.rows is not None
     assert np.array_equal(other.rows, sweep.rows)
-    ours, theirs = (run.agreement(one, read_records(one.folder)) for one in (sweep, other))
+    ours, theirs = (agreement(one, read_records(one.folder)) for one in (sweep, other))
     assert ours == theirs
     assert None not in ours.values()
     before, after = (
@@ -263,7 +264,8 @@ def test_a_dead_worker_costs_its_own_run_alone(
     with monkeypatch.context() as patch:
         patch.setattr(run, "open_launcher", breaking)
         trained(sweep)
-    assert launchers[0].widths == [2, 1], "the second round is half as wide"
+    again = "once more as it was, then in halves, then alone until it is given up"
+    assert launchers[0].widths == [2, 2, 1, 1, 1, 1], again
     rows = {(row["cell"], row["seed"]): row for row in review(sweep).results.runs.to_pylist()}
     assert len(rows) == 10
     for (_, seed), row in rows.items():
@@ -388,7 +390,8 @@ def test_an_unknown_launcher_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused) as refused:
         opening.__enter__()
     assert refused.value.mistakes == [
-        "--launcher: unknown launcher 'locale'; did you mean 'local'? known: inline, local"
+        "--launcher: unknown launcher 'locale'; did you mean 'local'? known: inline, local; "
+        "or a running Ray cluster: auto, or its HOST:PORT"
     ]
 
 
@@ -429,20 +432,23 @@ def test_a_part_that_cannot_be_read_is_named_with_the_fix(tmp_path: Path) -> Non
         ({"max_concurrent": 30}, 8),
     ],
 )
-def test_as_many_packs_at_a_time_as_resources_fit(
-    resources: dict[str, Any], slots: int, tmp_path: Path
-) -> None:
+def test_as_many_packs_at_a_time_as_resources_fit(resources: dict[str, Any], slots: int) -> None:
     have = {"CPU": 8.0, "GPU": 2.0, "memory": 1e9}
-    assert launch.RayTune(Resources.model_validate(resources), have, tmp_path).slots == slots
+    assert slots_of([have], Resources.model_validate(resources)) == slots
 
 
-def test_what_ray_has_not_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_pack_lies_on_one_node() -> None:
+    nodes = [{"CPU": 3.0}, {"CPU": 3.0}, {"CPU": 1.0}]
+    assert slots_of(nodes, Resources(cpus=2)) == 2
+
+
+def test_what_ray_has_not_is_refused_by_name() -> None:
     wanted = Resources(cpus=2, gpus=0.5)
     with pytest.raises(Refused) as refused:
-        launch.RayTune(wanted, {"CPU": 1.0}, tmp_path)
+        slots_of([{"CPU": 1.0}, {"CPU": 1.0}], wanted)
     assert refused.value.mistakes == [
-        "resources.cpus: a pack asks for 2, Ray has 1",
-        "resources.gpus: a pack asks for 0.5, Ray has 0",
+        "resources.cpus: a pack asks for 2, no node of Ray's has more than 1",
+        "resources.gpus: a pack asks for 0.5, no node of Ray's has more than 0",
     ]
 
 

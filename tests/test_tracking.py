@@ -24,6 +24,7 @@ from tracked import (
     content,
     dump,
     level,
+    numbers,
     shown,
     train,
 )
@@ -243,6 +244,16 @@ def test_a_learning_curve_is_thinned_and_keeps_its_ends(small: Finished, uri: st
         assert len(steps) == min(CURVE_POINTS, len(points))
         assert (steps[0], steps[-1]) == (min(points), max(points))
         assert {p.step: p.value for p in history} == {step: points[step][part] for step in steps}
+
+
+def test_a_damaged_learning_curve_is_not_shown(small: Finished, uri: str) -> None:
+    for path in (small.folder / "history").iterdir():
+        content = bytearray(path.read_bytes())
+        content[len(content) // 3] ^= 1
+        path.write_bytes(content)
+    assert small.track(uri).state == "written"
+    for run in level(shown(uri), "seed").values():
+        assert numbers(run) == run.data.metrics, "and every other number is there"
 
 
 def artifacts(folder: Path) -> dict[str, tuple[int, bytes]]:

@@ -72,8 +72,9 @@ def check_launcher(name: str) -> None:
         fix = "run this on the cluster, with --launcher auto, or name its HOST:PORT"
         raise Refused([f"--launcher {name}: Ray Client is not supported; {fix}"])
     if name not in LAUNCHERS and not ADDRESS.fullmatch(name):
-        hint = did_you_mean(name, (*LAUNCHERS, "auto", "HOST:PORT of a running Ray cluster"))
-        raise Refused([f"--launcher: unknown launcher '{name}'{hint}"])
+        hint = did_you_mean(name, LAUNCHERS)
+        cluster = "or a running Ray cluster: auto, or its HOST:PORT"
+        raise Refused([f"--launcher: unknown launcher '{name}'{hint}; {cluster}"])
 
 
 class Inline:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,23 @@ PATIENCE = 120.0  # seconds for a node to start a worker and answer
 TOKEN = ".token"  # noqa: S105 - the file's name
 
 
-def node_slots(resources: Resources) -> int:
-    """Return how many packs fit on the nodes that live; Refused where none does."""
-    nodes = [node["Resources"] for node in _alive()]
+def slots_of(nodes: Sequence[Mapping[str, float]], resources: Resources) -> int:
+    """Return how many packs nodes with such resources run at a time; Refused where none.
+
+    A pack lies on one node.
+    """
     slots = sum(_fits(node, resources) for node in nodes)
     if slots:
-        return slots
+        return min(slots, resources.max_concurrent or slots)
     wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
     most = {key: max((node.get(key, 0) for node in nodes), default=0) for key in wanted}
     short = [
-        f"resources.{key.lower()}s: a pack asks for {amount:g}, Ray has {most[key]:g} on a node"
+        f"resources.{key.lower()}s: a pack asks for {amount:g}, no node of Ray's has more than "
+        f"{most[key]:g}"
         for key, amount in wanted.items()
         if amount > most[key]
     ]
-    raise Refused(short or ["resources: no node of the cluster has what a pack asks for"])
+    raise Refused(short or ["resources: no node of Ray's has all that a pack asks for"])
 
 
 def check_nodes(resources: Resources, folder: Path, token: str, source: str) -> None:
@@ -61,12 +65,17 @@ def sees_token(folder: Path, token: str) -> bool:
         return False
 
 
+def alive() -> list[dict[str, float]]:
+    """Return the resources of the nodes that live."""
+    return [node["Resources"] for node in _alive()]
+
+
 def _alive() -> list[dict[str, Any]]:
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [node for node in nodes if node["Alive"]]
 
 
-def _fits(node: dict[str, float], resources: Resources) -> int:
+def _fits(node: Mapping[str, float], resources: Resources) -> int:
     wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
     return min(int(node.get(key, 0) / amount) for key, amount in wanted.items() if amount)
 

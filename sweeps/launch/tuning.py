@@ -27,7 +27,7 @@ import ray
 from ray import tune
 
 from sweeps.freshness import source_digest
-from sweeps.launch.nodes import check_nodes, node_slots, sees_token
+from sweeps.launch.nodes import alive, check_nodes, sees_token, slots_of
 from sweeps.mistakes import Refused
 from sweeps.study import Resources
 from sweeps.trial import Data, Job, here, run_pack
@@ -152,10 +152,10 @@ def _watch_over_ray() -> None:
 def _slots(opening: Mapping[str, Any]) -> int:
     """Return how many packs run at a time; Refused where none does, or no node sees the folder."""
     resources: Resources = opening["resources"]
-    slots = node_slots(resources)
+    slots = slots_of(alive(), resources)
     if opening["address"] != "local":
         check_nodes(resources, Path(opening["folder"]), opening["token"], opening["source"])
-    return min(slots, resources.max_concurrent or slots)
+    return slots
 
 
 def _execute(
