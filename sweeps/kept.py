@@ -11,6 +11,10 @@ from typing import Any
 FOLDER, SUFFIX = "checkpoints", ".safetensors"
 LENGTH = 8  # bytes that say how long a safetensors header is, the lowest first
 LONGEST = 1 << 26  # no header of ours comes near: a damaged length must not be believed
+NO_HEADER = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError),
+    *(OverflowError, RecursionError),  # numbers beyond all bounds, and brackets
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def members(path: Path) -> list[Kept]:
     try:
         notes = json.loads(_metadata(path)["members"])
         return [_kept(path, note) for note in notes]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except NO_HEADER:
         return []
 
 

@@ -35,6 +35,8 @@ NOT_TRUSTED = re.compile(
 )
 MOUNTS = Path("/proc/self/mountinfo")
 
+NOT_SAID = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
+
 _held: set[int] = set()  # descriptors
 
 
@@ -178,7 +180,7 @@ def _introduce(descriptor: int, command: str) -> None:
 
 def _introduced(descriptor: int) -> Holder:
     """Return whom the lock's file names; its content decides nothing, so it may be anything."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError):
+    with contextlib.suppress(*NOT_SAID):
         content: dict[str, Any] = json.loads(os.pread(descriptor, 2**16, 0))
         since, pid = datetime.fromisoformat(content["since"]), content["pid"]
         if type(pid) is int and pid > 1 and since.tzinfo:

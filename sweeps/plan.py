@@ -88,7 +88,8 @@ def as_json(study: Study, dataset: Dataset, runs: Iterable[Run], packs: Sequence
     for run in runs:
         entry = cells.setdefault(
             run.cell_id,
-            {"cell": run.cell.label, "cell_id": run.cell_id, "axes": run.cell.axes, "runs": {}},
+            {"cell": run.cell.label, "cell_id": run.cell_id, "axes": run.cell.axes}
+            | {"steps": run.cell.spec.training.steps, "runs": {}},
         )
         entry["runs"][str(run.seed)] = run.run_id
     content = {

@@ -1,33 +1,23 @@
-"""What of a study is done and what is not: its plan beside its records.
+"""What of a study is done, running, interrupted and left: its plan beside what is in its folder.
 
-Quick on purpose: neither data nor torch is loaded, and of the records only what is counted is read.
+Quick on purpose: neither data nor torch is loaded.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
-
-from sweeps.look import Look, many, write
 from sweeps.mistakes import Refused
-from sweeps.packfiles import COUNTED, RECORDS, listed, not_readable, read_rows
-from sweeps.seal import Damaged
-from sweeps.states import DONE, SCORED, that_count
+from sweeps.states import DONE, SCORED
+from sweeps.traces import Content, Progress, Traces, holder, read_traces, time_of
 
-READ = pa.schema([*COUNTED, ("error", pa.string())])
 STATES = (*DONE, "failed", "missing")
-MOST_ERRORS, MOST_RUNS = 20, 3  # sentences, and of each the runs that are named
-
-Content = dict[str, Any]
+LONG = ("cells", "errors", "running", "interrupted", "resumable")  # left out of a list of studies
+NO_REASON = "no reason was recorded"
 
 
 def read_plan(folder: Path) -> Content:
@@ -35,119 +25,188 @@ def read_plan(folder: Path) -> Content:
     path = folder / "plan.json"
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
-        for cell in plan["cells"]:
-            _ = cell["cell"], cell["cell_id"], cell["runs"].values()
-        _ = plan["study"]
+        _check(plan)
     except FileNotFoundError:
-        raise Refused([f"{folder}: no plan.json; first: sweeps run STUDY --out {folder}"]) from None
+        raise Refused([f"{folder}: {_no_plan(folder)}"]) from None
     except OSError as failure:
         raise Refused([f"{path}: cannot be read: {failure.strerror}"]) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         text = f"{path}: cannot be read as a plan; run the study again, which writes it anew"
         raise Refused([text]) from None
     return dict(plan)
 
 
-def status(folder: Path, plan: Mapping[str, Any]) -> Content:
-    """Return counts of a plan's runs by state, in all and a cell, with the errors of those failed.
+def _check(plan: Any) -> None:
+    """Raise one of the errors above where a plan is not what `run` writes."""
+    texts, cells = [plan["study"]], plan["cells"]
+    for cell in cells:
+        texts += [cell["cell"], cell["cell_id"], *cell["runs"].values()]
+        all(map(int, cell["runs"]))
+    right = isinstance(cells, list) and any(cell["runs"] for cell in cells)
+    if not right or not all(isinstance(text, str) for text in texts):
+        raise TypeError
 
-    Raises Refused where a part of the records cannot be read.
+
+def _no_plan(folder: Path) -> str:
+    driver = holder(folder)
+    if driver:
+        return f"a sweep is starting here{process(driver)}; look again in a moment"
+    return f"no plan.json; first: sweeps run STUDY --out {folder}"
+
+
+def process(driver: Mapping[str, Any]) -> str:
+    """Return which process and host, in brackets and after a blank; nothing where unknown."""
+    pid = None if driver["pid"] is None else f"process {driver['pid']}"
+    host = driver["host"] and f"on {driver['host']}"
+    words = " ".join(filter(None, (pid, host)))
+    return words and f" ({words})"
+
+
+def status(folder: Path, plan: Mapping[str, Any]) -> Content:
+    """Return counts of a plan's runs by their records, and who trains what, from the folder alone.
+
+    `state` is running (a `run` holds the folder), complete (no run is left to train), interrupted
+    (a call of `run` did not come to its end), incomplete or never run. `next` is what `run` would
+    train, and how many of those go on from a checkpoint or failed before.
     """
-    records = that_count(row for path in listed(folder, RECORDS) for row in _read(path))
-    cells: list[Content] = []
-    errors: dict[str, list[Content]] = {}
-    times: list[datetime] = []
-    for cell in plan["cells"]:
-        found = {seed: records.get(run_id) for seed, run_id in cell["runs"].items()}
-        counts = Counter(row["status"] if row else "missing" for row in found.values())
-        cells.append(
-            {"cell": cell["cell"], "cell_id": cell["cell_id"], "planned": len(found)}
-            | {state: counts[state] for state in STATES}
-        )
-        times += [row["finished_at"] for row in found.values() if row]
-        for seed, row in found.items():
-            if row and row["status"] == "failed":
-                first = str(row["error"]).strip().partition("\n")[0]
-                errors.setdefault(first, []).append({"cell": cell["cell"], "seed": int(seed)})
+    traces = read_traces(folder)
+    packs = _packs(traces)
+    running = packs if traces.is_running else []
+    now = {run_id for pack in running for run_id in pack["run_ids"]}
+    cells = [_cell(cell, traces.records, now) for cell in plan["cells"]]
     totals = {name: sum(cell[name] for cell in cells) for name in ("planned", *STATES)}
-    newest = max(times, default=None)
+    left = totals["missing"] + totals["failed"]
+    resumable = list(_resumable(plan["cells"], traces))
+    newest = max((row["finished_at"] for row in _planned(plan, traces.records)), default=None)
+    progress = traces.progress
     return {
         "study": plan["study"],
         "out": str(folder),
+        "state": _state(traces, left, started=bool(newest or resumable)),
+        "driver": traces.driver,
         **totals,
         "unscored": totals["planned"] - sum(totals[state] for state in SCORED),
         "last_record": newest.isoformat(timespec="seconds") if newest else None,
+        "last_progress": _iso(progress),
+        "writing": progress is not None and progress.state == "writing",
+        "launcher": progress.launcher if progress else None,
         "cells": cells,
-        "errors": [{"error": text, "runs": runs} for text, runs in errors.items()],
+        "running": running,
+        "interrupted": [] if traces.is_running else packs,
+        "resumable": resumable,
+        "errors": _errors(plan["cells"], traces.records),
+        "damaged": list(traces.damaged),
+        "next": {"train": left, "resume": len(resumable), "retry": totals["failed"]},
     }
 
 
-def list_status(runs: Path) -> list[Content]:
-    """Return the status of every study folder in a folder, without cells, by name."""
+def list_status(runs: Path) -> tuple[list[Content], list[str]]:
+    """Return the status of every study folder in a folder, in short and by name.
+
+    And a sentence for each that has no plan that can be read. Raises Refused without the folder.
+    """
     if not runs.is_dir():
         raise Refused([f"{runs}: no such folder; first: sweeps run STUDY, or name a study"])
-    found = [status(path.parent, read_plan(path.parent)) for path in runs.glob("*/plan.json")]
-    short = [{k: v for k, v in one.items() if k not in ("cells", "errors")} for one in found]
-    return sorted(short, key=lambda one: str(one["out"]))
+    found, problems = [], []
+    for path in sorted(runs.glob("*/plan.json")):
+        try:
+            one = status(path.parent, read_plan(path.parent))
+        except Refused as refused:
+            problems += refused.mistakes
+        else:
+            found.append({key: value for key, value in one.items() if key not in LONG})
+    return found, problems
 
 
-def _read(path: Path) -> list[Content]:
-    try:
-        return read_rows(path, READ)
-    except Damaged as damaged:
-        text = f"{path}: cannot be read as a part of records: {damaged}"
-        raise Refused([text]) from None
-    except OSError as failure:
-        raise not_readable(path, failure) from None
+def _planned(plan: Mapping[str, Any], records: Mapping[str, Content]) -> Iterable[Content]:
+    ids = (run_id for cell in plan["cells"] for run_id in cell["runs"].values())
+    return (records[run_id] for run_id in ids if run_id in records)
 
 
-def print_status(content: Content, console: Console) -> None:
-    """Print the totals, a row a cell, and what failed with which error."""
-    look = Look.of(console)
-    write(console, look, look.text(f"{content['study']}: {_total(content)}", "bold"))
-    write(console, look, Text())
-    write(console, look, _table(look, "cell", "cell", content["cells"]))
-    for line in _lines(content):
-        write(console, look, Text())
-        write(console, look, look.text(line))
+def _iso(progress: Progress | None) -> str | None:
+    time = progress.updated_at if progress else None
+    return time.isoformat(timespec="seconds") if time else None
 
 
-def print_list(found: Sequence[Content], console: Console) -> None:
-    """Print a row a study."""
-    look = Look.of(console)
-    write(console, look, _table(look, "study", "out", found))
+def _packs(traces: Traces) -> list[Content]:
+    """Return the packs that were being trained when progress was last told, less runs now done.
+
+    What a driver before the one that holds the folder said is no longer so.
+    """
+    progress = traces.progress
+    if progress is None or progress.state == "ended":
+        return []
+    since = time_of(traces.driver["since"]) if traces.driver and traces.is_running else None
+    if since and progress.updated_at and progress.updated_at < since:
+        return []
+    return [left for pack in progress.packs if (left := _left(pack, traces.records))["seeds"]]
 
 
-def _total(content: Content) -> str:
-    scored = content["planned"] - content["unscored"]
-    return f"{scored:,} of {many(content['planned'], 'run')} scored"
+def _left(pack: Content, records: Mapping[str, Content]) -> Content:
+    pairs = zip(pack["seeds"], pack["run_ids"], strict=True)
+    left = [(seed, run_id) for seed, run_id in pairs if not _is_done(records.get(run_id))]
+    return pack | {"seeds": [seed for seed, _ in left], "run_ids": [run_id for _, run_id in left]}
 
 
-def _lines(content: Content) -> list[str]:
-    errors: list[Content] = content["errors"]
-    lines = [_failures(error) for error in errors[:MOST_ERRORS]]
-    if len(errors) > MOST_ERRORS:
-        lines.append(f"and {many(len(errors) - MOST_ERRORS, 'other error')}")
-    left = content["missing"] + content["failed"]
-    if left:
-        lines.append(f"{many(left, 'run')} left to train: run the study again")
-    newest = content["last_record"]
-    return [*lines, f"newest record: {newest or 'none'} · folder: {content['out']}"]
+def _is_done(record: Mapping[str, Any] | None) -> bool:
+    return record is not None and record["status"] in DONE
 
 
-def _failures(error: Content) -> str:
-    runs = [f"{run['cell']} seed {run['seed']}" for run in error["runs"]]
-    more = f" and {len(runs) - MOST_RUNS:,} more" if len(runs) > MOST_RUNS else ""
-    return f"failed, {error['error']}: {', '.join(runs[:MOST_RUNS])}{more}"
+def _state(traces: Traces, left: int, *, started: bool) -> str:
+    progress = traces.progress
+    if traces.is_running:
+        return "running"
+    if progress is not None and progress.state != "ended":
+        return "interrupted"  # its driver died: if no run is left, then before the report
+    if left == 0:
+        return "complete"
+    ended = progress.ended if progress else None
+    if not started and ended in (None, "refused"):
+        return "never run"
+    died = progress is None and bool(traces.steps)
+    return "interrupted" if died or ended == "interrupted" else "incomplete"
 
 
-def _table(look: Look, head: str, key: str, rows: Sequence[Content]) -> Table:
-    """Return counts by state; a state that no run has is no column."""
-    shown = ["planned", *(state for state in STATES if any(row[state] for row in rows))]
-    columns = (Column(justify="right", no_wrap=True) for _ in shown)
-    table = Table.grid(Column(overflow="fold"), *columns, padding=(0, 2, 0, 0))
-    table.add_row(*(look.text(name, "dim") for name in (head, *shown)))
-    for row in rows:
-        counts = (look.text(f"{row[name]:,}" if row[name] else "–") for name in shown)  # noqa: RUF001
-        table.add_row(look.text(str(row[key])), *counts)
-    return table
+def _cell(cell: Content, records: Mapping[str, Content], now: set[str]) -> Content:
+    """Return a cell's counts by record; `running` are among them, `retried` failed before."""
+    ids = list(cell["runs"].values())
+    states = [records[one]["status"] if one in records else "missing" for one in ids]
+    counts = Counter(states)
+    again = Counter(state for one, state in zip(ids, states, strict=True) if one in now)
+    return {
+        "cell": cell["cell"],
+        "cell_id": cell["cell_id"],
+        "planned": len(ids),
+        **{state: counts[state] for state in STATES},
+        "running": again["missing"] + again["failed"],
+        "retried": again["failed"],
+    }
+
+
+def _resumable(cells: Sequence[Content], traces: Traces) -> Iterable[Content]:
+    """Yield the runs that are left and have a checkpoint: from which step, of how many."""
+    for cell in cells:
+        for seed, run_id in cell["runs"].items():
+            if run_id in traces.steps and not _is_done(traces.records.get(run_id)):
+                step, steps = traces.steps[run_id], cell.get("steps")
+                yield {
+                    "cell": cell["cell"],
+                    "seed": int(seed),
+                    "run_id": run_id,
+                    "step": step,
+                    "steps": steps if isinstance(steps, int) else None,  # an older plan has none
+                }
+
+
+def _errors(cells: Sequence[Content], records: Mapping[str, Content]) -> list[Content]:
+    """Return what failed by the first line of the error, with the first log that is known."""
+    found: dict[str, Content] = {}
+    for cell in cells:
+        for seed, run_id in cell["runs"].items():
+            row = records.get(run_id)
+            if row and row["status"] == "failed":
+                text = str(row["error"] or "").strip().partition("\n")[0] or NO_REASON
+                one = found.setdefault(text, {"error": text, "runs": [], "log": None})
+                one["runs"].append({"cell": cell["cell"], "seed": int(seed)})
+                one["log"] = one["log"] or row["log"]
+    return list(found.values())

@@ -1,4 +1,4 @@
-"""What is done and what is not: counted from plan and records, at once, without torch."""
+"""What is done and what is left: counted from plan and records, at once, without torch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
 from studies import tiny, write
 
 from models.datasets import Dataset
-from sweeps import plan, results, status
+from sweeps import overview, plan, results, status
 from sweeps.cli import main
 from sweeps.mistakes import Refused
 from sweeps.storage import write_whole
@@ -103,26 +104,35 @@ def test_all_scored_is_zero(part: Path, capfd: pytest.CaptureFixture[str]) -> No
     (part / "plan.json").write_text(json.dumps(content))
     code, found = json_of(capfd, str(part))
     assert (code, found["planned"], found["collapsed"], found["unscored"]) == (0, 11, 11, 0)
+    assert (found["state"], found["next"]) == ("complete", {"train": 0, "resume": 0, "retry": 0})
+    text = printed(part)
+    assert text.startswith("tiny: 11 of 11 runs scored, complete\n")
+    assert text.endswith("\nnext: nothing is left to train\n")
+
+
+def results_of(part: Path, without: tuple[Path, ...]) -> list[dict[str, Any]]:
+    files = (path for path in (part / "records").iterdir() if path not in without)
+    return [row for path in files for row in results.read_part(path)]
 
 
 def printed(part: Path) -> str:
     text = io.StringIO()
     content = status.status(part, status.read_plan(part))
-    status.print_status(content, Console(file=text, width=80))
+    overview.print_status(content, Console(file=text, width=80), "sweeps run runs/tiny")
     return text.getvalue()
 
 
 def test_the_table(part: Path) -> None:
     text = printed(part)
     lines = [line.split() for line in text.splitlines()]
-    assert text.splitlines()[0] == "tiny: 7 of 15 runs scored"
+    assert text.splitlines()[0] == "tiny: 7 of 15 runs scored, incomplete"
     assert lines[2] == ["cell", "planned", "ok", "collapsed", "diverged", "failed", "missing"]
     for objective, row, counts in zip(OBJECTIVES, lines[3:], COUNTS, strict=False):
         assert row[0] == objective
         assert row[-6:] == ["3", *(str(n) if n else "–" for n in counts)]
     words = " ".join(text.split())
     assert "failed, OSError: no memory: vae bimodal" in words
-    assert "7 runs left to train: run the study again" in words
+    assert words.endswith("next: sweeps run runs/tiny trains 7 runs (3 that failed)")
     assert max(map(len, text.splitlines())) <= 80
 
 
@@ -140,7 +150,16 @@ def test_without_a_study_all_are_listed(
     assert content["studies"][0]["missing"] == 15
     assert main(["status"]) == 1
     rows = [line.split() for line in capfd.readouterr().out.splitlines()]
-    assert rows[2] == ["runs/tiny", "15", "5", "2", "1", "3", "4"]
+    head = ["study", "state", "planned", "ok", "collapsed", "diverged", "failed", "missing"]
+    assert rows[0] == head
+    assert rows[1] == ["runs/another", "not", "run", "yet", "15", "–", "–", "–", "–", "15"]
+    assert rows[2] == ["runs/tiny", "incomplete", "15", "5", "2", "1", "3", "4"]
+    (folder / "runs" / "another" / "plan.json").write_text("{")
+    assert main(["status", "--json"]) == 2
+    said = capfd.readouterr()
+    assert [one["out"] for one in json.loads(said.out)["studies"]] == ["runs/tiny"], "still"
+    what = "cannot be read as a plan; run the study again, which writes it anew"
+    assert said.err == f"runs/another/plan.json: {what}\n"
 
 
 @pytest.mark.parametrize(
@@ -162,10 +181,23 @@ def test_a_folder_without_a_plan(tmp_path: Path, content: str | None, said: str)
 
 
 def test_what_cannot_be_read_is_named(part: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    torn = part / "records" / "torn.parquet"
-    torn.write_bytes(b"torn")
-    assert main(["status", str(part)]) == 2
-    assert capfd.readouterr().err.startswith(f"{torn}: cannot be read as a part of records: ")
+    first = min((part / "records").iterdir())
+    (row,) = [row["run_id"] for row in results.read_part(first)]
+    first.write_bytes(first.read_bytes()[:-9])
+    foreign = part / "records" / "zz.parquet"
+    foreign.write_bytes(results.to_parquet(pa.table({"x": [1]})))
+    code, content = json_of(capfd, str(part))
+    reason = "its checksum differs"
+    other = "it is a table of something else, without the column 'run_id'"
+    assert content["damaged"] == [
+        {"file": f"records/{first.name}", "reason": reason},
+        {"file": "records/zz.parquet", "reason": other},
+    ]
+    known = {one["run_id"] for one in results_of(part, without=(first, foreign))}
+    assert (code, row in known, content["missing"]) == (1, False, 5)
+    lines = printed(part).splitlines()
+    assert f"damaged: records/{first.name}: {reason}" in lines
+    assert "the next sweeps run sets them aside and trains their runs again" in lines
     assert main(["status", "--out", "nowhere"]) == 2
     expected = "nowhere: no such folder; first: sweeps run STUDY, or name a study\n"
     assert capfd.readouterr().err == expected

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from sweeps import overview
 from sweeps import status as state
 from sweeps.commands import INCOMPLETE, OK
+from sweeps.mistakes import Refused
 
 
 def status(options: argparse.Namespace) -> int:
-    """Show what is done and what is not."""
+    """Show what is done, what is running and what is left."""
     if options.study is None:
-        found = state.list_status(options.out or Path("runs"))
-        if options.json:
-            print(json.dumps({"studies": found}))
-        else:
-            state.print_list(found, Console())
-        return OK if all(one["unscored"] == 0 for one in found) else INCOMPLETE
+        return _all(options)
     content = _of(options)
     if options.json:
         print(json.dumps(content))
     else:
-        state.print_status(content, Console())
+        overview.print_status(content, Console(), _run_call(options, content["launcher"]))
     return OK if content["unscored"] == 0 else INCOMPLETE
+
+
+def _all(options: argparse.Namespace) -> int:
+    """Show every study; then Refused names those that cannot be read."""
+    found, problems = state.list_status(options.out or Path("runs"))
+    if options.json:
+        print(json.dumps({"studies": found}))
+    else:
+        overview.print_list(found, Console())
+    if problems:
+        raise Refused(problems)
+    return OK if all(one["unscored"] == 0 for one in found) else INCOMPLETE
 
 
 def _of(options: argparse.Namespace) -> dict[str, Any]:
@@ -41,3 +51,11 @@ def _of(options: argparse.Namespace) -> dict[str, Any]:
     sweep = open_study(options.study, None, options.out)
     plan = json.loads(as_json(sweep.study, sweep.dataset, sweep.runs, []))
     return state.status(sweep.folder, plan)
+
+
+def _run_call(options: argparse.Namespace, launcher: str | None) -> str:
+    """Return the call that would train what is left, where it was trained before."""
+    words = ["sweeps", "run", options.study]
+    words += ["--out", str(options.out)] if options.out else []
+    words += ["--launcher", launcher] if launcher not in (None, "local") else []
+    return shlex.join(words)
