@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import socket
@@ -119,6 +120,9 @@ def run_pack(job: Job, data: Data, progress: Callable[[int], None] | None = None
             write_pack(folder, job.pack_id, job.spec, job.run_ids, members)
     except Exception as failure:  # noqa: BLE001 - whatever it is, it becomes the members' record
         scored = [failed_outcome(failure)] * len(job.seeds)
+    failed = scored[0]["status"] == "failed"
+    if failed:
+        _free_memory()
     seconds = timeline.seconds() / len(job.seeds)
     records = [
         _circumstances(job, data, seconds) | {"run_id": run_id, "seed": seed} | outcome
@@ -127,11 +131,18 @@ def run_pack(job: Job, data: Data, progress: Callable[[int], None] | None = None
     write_part(folder, job.pack_id, records)
     # What is finished is finished without the two below.
     with contextlib.suppress(OSError):
-        if records[0]["status"] != "failed":
+        if not failed:
             checkpoints.remove(folder, job.pack_id)
     with contextlib.suppress(OSError):
         write_whole(folder / TIMELINE / f"{job.pack_id}.json", timeline.as_json())
     return records
+
+
+def _free_memory() -> None:
+    """Give back what a pack that failed has held: the next one runs in the same process."""
+    gc.collect()  # tensors and the frames of a traceback hold each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def here() -> dict[str, Any]:

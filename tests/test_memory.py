@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,17 +13,26 @@ from studies import as_yaml
 from sweeps.results import NOT_DETERMINISTIC
 
 SEEDS, SIDE = 8, 100
-# The kernel's own limit on the address space, from where the process stands after its imports.
+# The kernel's own limit on the address space, from where the process stands after its imports; only
+# around the training: threads of the baselines would need some too.
 LIMITED = """
-import resource, sys
+import contextlib, resource, sys
 from pathlib import Path
-import sweeps.commands.studies
-from sweeps.cli import main
+from sweeps.review import review
+from sweeps.run import train_missing
+from sweeps.session import open_study
+
+class Silent(contextlib.AbstractContextManager):
+    steps = finished = lost = lambda *_: None
+    def __exit__(self, *_): pass
+
+sweep = open_study("x.yaml", None, Path(sys.argv[2]))
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-more = int(sys.argv[1]) * 2**20
-resource.setrlimit(resource.RLIMIT_AS, (used + more, used + more))
-sys.exit(main(["run", "x.yaml", "--json", "--launcher", "inline", "--pack-width", "8",
-               "--out", sys.argv[2]]))
+free, hard = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]) * 2**20, hard))
+train_missing(sweep, launcher="inline", width=8, display=lambda *_: Silent())
+resource.setrlimit(resource.RLIMIT_AS, (free, hard))
+print(sorted({row["status"] for row in review(sweep).results.runs.to_pylist()}))
 """
 
 
@@ -41,7 +49,7 @@ def test_a_pack_that_does_not_fit_goes_on_in_halves(tmp_path: Path) -> None:
     }
     (tmp_path / "x.yaml").write_text(as_yaml(study))
     widths, tables = {}, {}
-    for name, megabytes in {"wide": 16_000, "narrow": 420}.items():
+    for name, megabytes in {"wide": 16_000, "narrow": 520}.items():
         done = subprocess.run(
             [sys.executable, "-c", LIMITED, str(megabytes), name],
             cwd=tmp_path,
@@ -50,8 +58,7 @@ def test_a_pack_that_does_not_fit_goes_on_in_halves(tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["ok"] + json.loads(done.stdout)["collapsed"] == SEEDS
-        assert "Traceback" not in done.stderr
+        assert "failed" not in done.stdout
         table = pq.read_table(tmp_path / name / "results.parquet")
         widths[name] = table["pack"].value_counts().to_pylist()
         tables[name] = table.drop_columns([*NOT_DETERMINISTIC]).sort_by("seed")
