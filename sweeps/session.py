@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -28,9 +28,7 @@ from sweeps.run import (
 )
 from sweeps.study import find_study, load_study
 from sweeps.terminal import markdown_table
-
-if TYPE_CHECKING:
-    from sweeps.tracking import Tracked
+from sweeps.tracking import Follower, Tracked, track
 
 
 @dataclass(frozen=True)
@@ -107,21 +105,21 @@ def run(sweep: Sweep, *, launcher: str, width: int | None, console: Console) -> 
     if missing:
         words = f"{sweep.study.name}: {missing} of {len(sweep.runs)} runs to train"
         console.print(f"{words}, {launcher}", highlight=False, soft_wrap=True)
-    outcome = train_missing(
-        sweep,
-        launcher=launcher,
-        width=width,
-        display=lambda steps, runs: Display(console, sweep.study.name, steps, runs),
-    )
-    done = review(sweep)
-    page = write_page(sweep, done)
-    return Finished(outcome, done, page, show(sweep, done), time.monotonic() - start)
+    with Follower(sweep.study, sweep.dataset, sweep.runs, sweep.folder) as follower:
+        outcome = train_missing(
+            sweep,
+            launcher=launcher,
+            width=width,
+            display=lambda steps, runs: Display(console, sweep.study.name, steps, runs),
+        )
+        done = review(sweep)
+        page = write_page(sweep, done)
+        tracked = follower.finish(markdown_table(sweep.study, done.results, done.baselines))
+    return Finished(outcome, done, page, tracked, time.monotonic() - start)
 
 
 def show(sweep: Sweep, done: Review) -> Tracked:
     """Bring MLflow in line with what was reviewed."""
-    from sweeps.tracking import track  # noqa: PLC0415 - mlflow takes seconds to import
-
     table = markdown_table(sweep.study, done.results, done.baselines)
     return track(sweep.study, sweep.dataset, sweep.runs, sweep.folder, done.results, table)
 
