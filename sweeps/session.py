@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -24,9 +24,7 @@ from sweeps.run import Outcome, cannot_write, train_missing
 from sweeps.study import find_study, load_study
 from sweeps.sweep import Sweep, open_sweep
 from sweeps.terminal import markdown_table
-
-if TYPE_CHECKING:
-    from sweeps.tracking import Tracked
+from sweeps.tracking import Follower, Tracked, track
 
 
 @dataclass(frozen=True)
@@ -113,40 +111,47 @@ def run(sweep: Sweep, *, launcher: str, width: int | None, console: Console) -> 
             say(f"{sweep.study.name}: {missing} of {len(sweep.runs)} runs to train, {launcher}")
         journal, ended = Journal(sweep.folder, launcher), "refused"
         try:
-            outcome = train_missing(
-                sweep,
-                launcher=launcher,
-                width=width,
-                display=lambda steps, runs: Display(console, sweep.study.name, steps, runs),
-                journal=journal,
-            )
-            journal.writing()
-            done = review(sweep)
-            page = write_page(sweep, done)
-            tracked = show(sweep, done)
-            ended = _ending(sweep, outcome, done)
+            done = _train_and_write(sweep, launcher, width, console, journal)
+            ended = _ending(sweep, done)
         except KeyboardInterrupt:
             ended = "interrupted"
             raise
         except OSError as failure:
             raise Refused([cannot_write(sweep.folder, failure)]) from None
         except MemoryError:
-            text = f"{sweep.folder}: memory ran out while tables and report were made"
-            raise Refused(
-                [f"{text}; what was finished is kept; run again with more free"]
-            ) from None
+            text = f"{sweep.folder}: memory ran out while tables and report were made; what was"
+            raise Refused([f"{text} finished is kept; run again with more memory free"]) from None
         finally:
             journal.end(ended)
-    return Finished(outcome, done, page, tracked, time.monotonic() - start)
+    return replace(done, seconds=time.monotonic() - start)
 
 
-def _ending(sweep: Sweep, outcome: Outcome, done: Review) -> str:
+def _train_and_write(
+    sweep: Sweep, launcher: str, width: int | None, console: Console, journal: Journal
+) -> Finished:
+    """Train, then write tables, page and MLflow's view, which follows all the while."""
+    with Follower(sweep.study, sweep.dataset, sweep.runs, sweep.folder) as follower:
+        outcome = train_missing(
+            sweep,
+            launcher=launcher,
+            width=width,
+            display=lambda steps, runs: Display(console, sweep.study.name, steps, runs),
+            journal=journal,
+        )
+        journal.writing()
+        done = review(sweep)
+        page = write_page(sweep, done)
+        tracked = follower.finish(markdown_table(sweep.study, done.results, done.baselines))
+    return Finished(outcome, done, page, tracked, seconds=0.0)
+
+
+def _ending(sweep: Sweep, done: Finished) -> str:
     """Return how a call ended, as progress.json says it."""
-    if outcome.interrupted:
+    if done.outcome.interrupted:
         return "interrupted"
-    if outcome.stopped:
+    if done.outcome.stopped:
         return "refused"
-    return "complete" if complete(sweep, done) else "incomplete"
+    return "complete" if complete(sweep, done.review) else "incomplete"
 
 
 def reviewed(sweep: Sweep) -> Review:
@@ -172,11 +177,11 @@ def _mend(folder: Path) -> list[str]:
 
 
 def show(sweep: Sweep, done: Review) -> Tracked:
-    """Bring MLflow in line with what was reviewed."""
-    from sweeps.tracking import track  # noqa: PLC0415 - mlflow takes seconds to import
-
-    table = markdown_table(sweep.study, done.results, done.baselines)
-    return track(sweep.study, sweep.dataset, sweep.runs, sweep.folder, done.results, table)
+    """Bring MLflow in line with what was reviewed; what another run trains is shown as running."""
+    study, results = sweep.study, done.results
+    table = markdown_table(study, results, done.baselines)
+    running = holder(sweep.folder) is not None
+    return track(study, sweep.dataset, sweep.runs, sweep.folder, results, table, running=running)
 
 
 def as_json(sweep: Sweep, finished: Finished) -> dict[str, Any]:

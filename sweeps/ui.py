@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO
 
 from sweeps.mistakes import Refused
-from sweeps.tracking import experiment_id
 from sweeps.tracking.problems import scrubbed, sentence, without_credentials
+from sweeps.tracking.view import experiment_of, quiet
 
 PATIENCE = 120  # seconds for the server's start: imports alone take ten on a slow disk
 LAST_WORDS = 5  # seconds for its end
@@ -50,7 +50,8 @@ def places_of(uri: str, study: str | None) -> list[str]:
     if study is None:
         return ["/#/experiments"]
     try:
-        found = experiment_id(uri, study)
+        with quiet():
+            found = experiment_of(uri, study)
     except Exception as failure:  # noqa: BLE001 - MLflow's and its drivers' many
         raise Refused([sentence(uri, failure)]) from None
     if found is None:

@@ -32,9 +32,10 @@ from tracked import (
 from sweeps import results
 from sweeps.results import OUTCOMES
 from sweeps.study import load_study
-from sweeps.tracking import CURVE_POINTS, Tracked, tracking_uri
+from sweeps.tracking import Tracked, tracking_uri
 from sweeps.tracking.saved import saved_views
 from sweeps.tracking.view import quiet
+from sweeps.tracking.wanted import CURVE_POINTS
 
 
 @pytest.fixture(scope="module")
@@ -419,10 +420,11 @@ def test_what_was_left_running_is_ended(small: Finished, uri: str) -> None:
         client.create_run(experiment, tags=tags | {"seedsweep.run_id": run_id})
     small.track(uri)
     runs = shown(uri)
-    marks = {run.data.tags["seedsweep.current"] for run in runs if run.info.status == "KILLED"}
-    assert marks == {"false"}
-    assert [run.info.status for run in runs].count("KILLED") == 2
+    (old,) = (run for run in runs if run.info.status == "KILLED")
+    assert old.data.tags["seedsweep.current"] == "false"
+    assert old.data.tags["seedsweep.run_id"] == "of an older plan"
     assert [run.info.status for run in runs].count("FINISHED") == 13
+    assert len(runs) == 14, "a run that stands for the same as another is deleted"
 
 
 def test_a_deleted_experiment_comes_back(small: Finished, uri: str) -> None:

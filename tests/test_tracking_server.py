@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from servers import Server
 from tracked import assert_equal_to_tables, content, level, planned, shown, train
 
 from sweeps.cli import main
@@ -24,46 +17,12 @@ from sweeps.tracking import Tracked, tracking_uri
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a real MLflow server on loopback, and end it."""
-    tmp_path = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = {
-        "backend-store-uri": f"sqlite:///{tmp_path}/server.db",
-        "artifacts-destination": str(tmp_path / "artifacts"),
-        "host": "127.0.0.1",
-        "port": str(port),
-        "workers": "1",
-    }
-    command = [sys.executable, "-m", "mlflow", "server"]
-    command += [word for name, value in options.items() for word in (f"--{name}", value)]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (tmp_path / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env={**os.environ, **quiet},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    server = Server(tmp_path_factory.mktemp("server"))
     try:
-        yield wait_for(f"http://127.0.0.1:{port}", process, tmp_path / "server.log")
+        server.start()
+        yield server.address
     finally:
-        os.killpg(process.pid, signal.SIGTERM)  # the server and its worker, all of them ours
-        process.wait(20)
-
-
-def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> str:
-    """Return the address once it answers."""
-    for _ in range(300):
-        assert process.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(f"{address}/health", timeout=5):  # noqa: S310 - loopback
-                return address
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    pytest.fail(log.read_text())
+        server.end()
 
 
 def test_a_server_shows_the_same(

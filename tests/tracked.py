@@ -47,10 +47,11 @@ class Finished:
         records = results.read_records(self.folder)
         return results.gather(self.study, self.runs, records, baselines, {})
 
-    def track(self, uri: str | None) -> Tracked:
+    def track(self, uri: str | None, *, running: bool = False) -> Tracked:
         """Write the tables and track them."""
         results.write_tables(self.folder, self.results)
-        return track(self.study, self.dataset, self.runs, self.folder, self.results, TABLE, uri=uri)
+        what = (self.study, self.dataset, self.runs, self.folder, self.results, TABLE)
+        return track(*what, uri=uri, running=running)
 
     def with_seeds(self, count: int) -> Finished:
         """Return the same study planned with fewer seeds."""
@@ -141,9 +142,9 @@ def assert_equal_to_tables(uri: str, done: Finished) -> None:
         assert numbers(cells[row["cell_id"]]) == known(row, names)
 
 
-def content(uri: str) -> dict[str, Any]:
+def content(uri: str, study: str = "small") -> dict[str, Any]:
     """Return what an experiment shows, without the ids that each store draws."""
-    runs = shown(uri)
+    runs = shown(uri, study)
     own = {run.info.run_id: run.info.run_name for run in runs}
     shown_as = {}
     for run in runs:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sweeps.study import Study
+if TYPE_CHECKING:  # seconds of imports
+    from sweeps.study import Study
 
 SAVED_VIEW = "mlflow.sharedViewState."
 MOST_TEXT = 5000  # characters that MLflow holds in an experiment's tag

@@ -6,19 +6,16 @@ import getpass
 import hashlib
 import json
 import logging
-import math
 import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from sweeps.results import OUTCOMES
+from sweeps.tracking.outline import Input, Outline, as_text
 from sweeps.tracking.saved import SAVED_VIEW, changed_by_reader
+from sweeps.tracking.wanted import MOST_TAG_TEXT, Point, Wanted, finite
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it when it is imported
 
@@ -32,7 +29,7 @@ PAGE = 200  # runs in one answer: a thousand take a server longer than the timeo
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 # MLflow's limits: a batch holds 1000 things, of params and tags 100 each; characters of a value.
 NUMBERS, TEXTS = 800, 100
-MOST_PARAM_TEXT, MOST_TAG_TEXT, MOST_DIGEST = 6000, 8000, 36
+MOST_PARAM_TEXT, MOST_DIGEST = 6000, 36
 DATA_SOURCE = "seedsweep"  # the type of our datasets' sources, by which they are told from others
 # The tag by which a level's runs are found again.
 OWN_ID = {"study": "seedsweep.study", "cell": "seedsweep.cell_id", "seed": "seedsweep.run_id"}
@@ -44,58 +41,30 @@ SETTINGS = {
 }
 TALKATIVE = ("mlflow", "alembic", "sqlalchemy", "urllib3")
 
-Point = tuple[str, float, int]  # name, value, step
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One MLflow run as it should be; start and end in milliseconds since 1970."""
-
-    level: str
-    own_id: str
-    name: str
-    tags: dict[str, Any]
-    metrics: dict[str, Any]
-    params: dict[str, str] = field(default_factory=dict)
-    status: str = "FINISHED"
-    start: int | None = None
-    end: int | None = None
-
-
-@dataclass(frozen=True)
-class Input:
-    """The dataset of every run: its name, SHA-256, and as JSON where it is from and its size."""
-
-    name: str
-    digest: str
-    source: str
-    profile: str
-
-    def entity(self) -> entities.DatasetInput:
-        """Return it as MLflow holds it."""
-        digest = self.digest[:MOST_DIGEST]
-        content = entities.Dataset(
-            self.name, digest, DATA_SOURCE, self.source, profile=self.profile
-        )
-        return entities.DatasetInput(
-            content, [entities.InputTag("mlflow.data.context", "training")]
-        )
+Key = tuple[str, str]  # level, own id
 
 
 class View:
     """One study's experiment: what it shows, and how its runs become what is wanted."""
 
-    def __init__(self, uri: str, study: str, data: Input) -> None:
+    def __init__(self, uri: str, outline: Outline) -> None:
         """Find, restore or create the experiment, and read its runs."""
-        self.client, self.study, self.data = MlflowClient(uri, uri), study, data.entity()
+        _open_anew(uri)
+        self.client, self.study = MlflowClient(uri, uri), outline.study
+        self.data, self.ours = _input(outline.data), (*outline.outcomes, "n_", "seconds")
         self.experiment = self._experiment()
-        self.shown: dict[tuple[str, str], entities.Run] = {}
+        self.created = False
+        self.shown: dict[Key, entities.Run] = {}
+        self.written: dict[Key, str] = {}  # MLflow's ids of the runs that were put
         self.doubles: list[entities.Run] = []
-        for run in sorted(self._runs(), key=lambda run: run.info.run_id):
+        self.others: list[entities.Run] = []  # ours, but of no level that we know
+        for run in sorted(self._runs(), key=_emptiest_last):
             level = run.data.tags.get("seedsweep.level", "")
-            key = (level, run.data.tags.get(OWN_ID.get(level, ""), ""))
-            if self.shown.setdefault(key, run) is not run:
-                self.doubles.append(run)  # two drivers created it at the same time
+            own_id = run.data.tags.get(OWN_ID.get(level, ""), "")
+            if not own_id:
+                self.others.append(run)
+            elif self.shown.setdefault((level, own_id), run) is not run:
+                self.doubles.append(run)
 
     def _experiment(self) -> str:
         found = self.client.get_experiment_by_name(self.study)
@@ -114,20 +83,42 @@ class View:
             if not token:
                 return
 
-    def put(self, wanted: Wanted, curve: Callable[[], list[Point]] | None = None) -> str:
-        """Create the run or write what differs; return MLflow's id of it."""
-        run = self.shown.pop((wanted.level, wanted.own_id), None)
+    def delete_doubles(self) -> None:
+        """Delete all but one of the runs that stand for the same.
+
+        Two drivers made them at the same time, or a server did carry out what had timed out here.
+        """
+        while self.doubles:
+            self.client.delete_run(self.doubles[-1].info.run_id)
+            self.doubles.pop()
+
+    def find(self, level: str, own_id: str) -> str | None:
+        """Return MLflow's id of a run, None where there is none."""
+        key = level, own_id
+        run = self.shown.get(key)
+        return str(run.info.run_id) if run else self.written.get(key)
+
+    def put(
+        self,
+        wanted: Wanted,
+        curve: Callable[[], list[Point]] | None = None,
+        *,
+        partly: bool = False,
+    ) -> str:
+        """Create the run or write what differs; return MLflow's id of it.
+
+        `partly` where not all is known yet: then numbers that are not wanted stay.
+        """
+        run = self._known((wanted.level, wanted.own_id))
         metrics = {name: float(value) for name, value in wanted.metrics.items() if finite(value)}
-        if run is not None and (
-            any(_ours(name) for name in run.data.metrics.keys() - metrics)
-            or any(data.digest != self.data.dataset.digest for data in _data(run))
-        ):
-            self.client.delete_run(run.info.run_id)  # a number or input cannot be taken back singly
+        if run is not None and not partly and self._must_go(run, metrics):
+            self.client.delete_run(run.info.run_id)
             run = None
         tags = self._tags(wanted)
         if run is None:
             named = tags | {"mlflow.user": _user()}
             run = self.client.create_run(self.experiment, wanted.start, named, wanted.name)
+            self.created = True
         points = [
             entities.Metric(name, value, _moment(run, wanted), 0)
             for name, value in metrics.items()
@@ -147,7 +138,24 @@ class View:
         if not _data(run):
             self.client.log_inputs(run.info.run_id, [self.data])
         self._settle(run, wanted, run.data.tags.keys() - tags)
+        self.written[wanted.level, wanted.own_id] = run.info.run_id
         return str(run.info.run_id)
+
+    def _known(self, key: Key) -> entities.Run | None:
+        """Return a run as the store shows it; LookupError where it was there and is gone."""
+        if key in self.shown or key not in self.written:
+            return self.shown.pop(key, None)
+        run = self.client.get_run(self.written[key])
+        if run.info.lifecycle_stage == entities.LifecycleStage.DELETED:
+            raise LookupError(run.info.run_id)
+        return run
+
+    def _must_go(self, run: entities.Run, metrics: Mapping[str, float]) -> bool:
+        """Tell a run with a number or an input that no longer holds: neither can be taken back."""
+        gone = run.data.metrics.keys() - metrics
+        return any(name.startswith(self.ours) for name in gone) or any(
+            data.digest != self.data.dataset.digest for data in _data(run)
+        )
 
     def _tags(self, wanted: Wanted) -> dict[str, str]:
         tags = wanted.tags | {
@@ -173,13 +181,16 @@ class View:
             metrics, params, tags = metrics[NUMBERS:], params[TEXTS:], tags[TEXTS:]
 
     def _settle(self, run: entities.Run, wanted: Wanted, other_tags: Iterable[str]) -> None:
-        """Take back what no longer holds, rename, and end the run."""
+        """Take back what no longer holds, rename, and end the run, or begin it again."""
         for name in other_tags:
-            if name in ("error", "cell", "cell_id") or name.startswith(("axis.", OLD_FILES)):
+            if name in ("error", "log", "cell", "cell_id") or name.startswith(("axis.", OLD_FILES)):
                 self.client.delete_tag(run.info.run_id, name)
         if run.info.run_name != wanted.name:
             self.client.update_run(run.info.run_id, name=wanted.name)
-        if run.info.status != wanted.status or wanted.end not in (None, run.info.end_time):
+        if wanted.status == "RUNNING":
+            if run.info.status != wanted.status:
+                self.client.update_run(run.info.run_id, wanted.status)
+        elif run.info.status != wanted.status or wanted.end not in (None, run.info.end_time):
             self.client.set_terminated(run.info.run_id, wanted.status, wanted.end)
 
     def attach(self, run_id: str, files: Mapping[str, Path]) -> None:
@@ -202,11 +213,41 @@ class View:
 
     def retire_the_rest(self) -> None:
         """Mark the runs that the plan no longer asks for; end those that were left running."""
-        for run in [*self.shown.values(), *self.doubles]:
+        for run in [*self.shown.values(), *self.others]:
             if run.data.tags.get("seedsweep.current") != "false":
                 self.client.set_tag(run.info.run_id, "seedsweep.current", "false")
             if run.info.status == "RUNNING":
                 self.client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _open_anew(uri: str) -> None:
+    """Close MLflow's connections to a file, which may be another one by now.
+
+    It keeps them for the life of a process, and would write to a file that was removed.
+    """
+    if uri.startswith("sqlite"):
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415
+        from mlflow.tracking._tracking_service.registry import (  # noqa: PLC0415 - as the one above
+            TrackingStoreRegistry,
+        )
+
+        for engine in SqlAlchemyStore._engine_map.values():  # noqa: SLF001 - there is no other way
+            engine.dispose()
+        SqlAlchemyStore._engine_map.clear()  # noqa: SLF001
+        TrackingStoreRegistry._get_store_with_resolved_uri.cache_clear()  # noqa: SLF001
+
+
+def _input(data: Input) -> entities.DatasetInput:
+    """Return the dataset of every run as MLflow holds it."""
+    digest = data.digest[:MOST_DIGEST]
+    content = entities.Dataset(data.name, digest, DATA_SOURCE, data.source, profile=data.profile)
+    return entities.DatasetInput(content, [entities.InputTag("mlflow.data.context", "training")])
+
+
+def _emptiest_last(run: entities.Run) -> tuple[int, int, int, str]:
+    """Order runs so that of those which stand for the same the one with content comes first."""
+    data = run.data
+    return -len(data.metrics), -len(data.params), -len(data.tags), run.info.run_id
 
 
 def _known_files(text: str) -> dict[str, str]:
@@ -235,23 +276,6 @@ def experiment_of(uri: str, study: str) -> str | None:
     """Return MLflow's id of a study's experiment, None where there is none."""
     found = MlflowClient(uri, uri).get_experiment_by_name(study)
     return str(found.experiment_id) if found else None
-
-
-def as_text(value: Any) -> str:
-    """Return a value as MLflow's tags and parameters hold it."""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def finite(value: Any) -> bool:
-    """Tell a number that MLflow can show."""
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _ours(metric: str) -> bool:
-    """Tell our metrics from those that a reader has added to a run."""
-    return metric.startswith((*OUTCOMES, "n_", "seconds"))
 
 
 def _user() -> str:
