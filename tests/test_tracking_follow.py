@@ -485,7 +485,14 @@ def test_pauses(seconds: float, failures: int, expected: float) -> None:
 
 DRIVER = """
 import os, sys
-sys.addaudithook(lambda event, what: event == "import" and what[0] == "mlflow" and os._exit(3))
+
+class Watch:
+    def find_spec(self, name, *_):
+        if name == "mlflow":
+            os._exit(3)
+
+sys.meta_path.insert(0, Watch())
+from sweeps.cli import main
 sys.exit(main(["run", "x.yaml", "--launcher", "inline"]))
 """
 
@@ -494,13 +501,15 @@ def test_a_driver_imports_no_mlflow_and_takes_its_process_along(folder: Path) ->
     """Killed where it waits at the end."""
     write(folder, tiny(cells=CELLS[:1]))
     driver = subprocess.Popen([sys.executable, "-P", "-c", DRIVER], stderr=subprocess.DEVNULL)
-    until(lambda: _children(driver.pid))
-    (child,) = _children(driver.pid)
-    os.kill(child, signal.SIGSTOP)
-    until((folder / "runs" / "tiny" / "report.html").exists)
-    time.sleep(0.2)
-    assert driver.poll() is None, "it waits"
-    driver.kill()
+    try:
+        until(lambda: _children(driver.pid))
+        (child,) = _children(driver.pid)
+        os.kill(child, signal.SIGSTOP)
+        until((folder / "runs" / "tiny" / "report.html").exists)
+        time.sleep(0.2)
+        assert driver.poll() is None, "it waits"
+    finally:
+        driver.kill()
     assert driver.wait() == -signal.SIGKILL, "3 where it had imported MLflow"
     os.kill(child, signal.SIGCONT)
     until(lambda: not Path(f"/proc/{child}").exists(), 10)
