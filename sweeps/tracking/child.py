@@ -91,12 +91,11 @@ def _look(begin: dict[str, Any], told: Told, answers: IO[str]) -> Live:
 
 def _finish(live: Live, end: dict[str, Any]) -> Tracked:
     """Write the whole view; again for some seconds where the store fails only now."""
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
+    from sweeps.storage import read_parquet  # noqa: PLC0415
     from sweeps.tracking.whole import bring_in_line  # noqa: PLC0415
 
     names = ("results", "summary")
-    runs, cells = (pq.read_table(live.folder / f"{name}.parquet").to_pylist() for name in names)
+    runs, cells = (read_parquet(live.folder / f"{name}.parquet").to_pylist() for name in names)
     until = time.monotonic() + (0 if live.problem else PERSIST)
     while True:
         tracked = bring_in_line(

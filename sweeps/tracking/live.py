@@ -9,10 +9,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from sweeps.packfiles import RECORDS, listed
+from sweeps.seal import Damaged
 from sweeps.states import DONE, that_count
+from sweeps.storage import read_parquet
 from sweeps.tracking.outline import Outline
 from sweeps.tracking.problems import sentence
 from sweeps.tracking.view import View, quiet
@@ -35,13 +35,15 @@ class Parts:
 
     def records(self) -> dict[str, Record]:
         """Return the record that counts of each run; a file that cannot be read has none."""
-        for path in sorted((self.folder / "records").glob("*.parquet")):
+        paths = listed(self.folder, RECORDS)
+        self.known = {path: known for path, known in self.known.items() if path in paths}
+        for path in paths:
             try:
                 facts = path.stat()
                 mark = facts.st_mtime_ns, facts.st_size, facts.st_ino
                 if path not in self.known or self.known[path][0] != mark:
-                    self.known[path] = mark, pq.read_table(path).to_pylist()
-            except (OSError, pa.ArrowException):
+                    self.known[path] = mark, read_parquet(path).to_pylist()
+            except (OSError, Damaged):
                 self.known.pop(path, None)
         return that_count(row for _, rows in self.known.values() for row in rows)
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from sweeps.seal import Damaged
+from sweeps.storage import read_parquet
 from sweeps.tracking.outline import Group, Member, Outline
 
 CURVES = ("loss", "reconstruction", "divergence")
@@ -98,8 +99,8 @@ def seed_run(outline: Outline, run: Member, cell: Group, record: Row, parent: st
 def history(folder: Path, pack: str) -> pa.Table | None:
     """Return the learning curves of a pack, None where there are none."""
     try:
-        return pq.read_table(folder / "history" / f"{pack}.parquet")
-    except (OSError, pa.ArrowInvalid):  # a pack that failed has none
+        return read_parquet(folder / "history" / f"{pack}.parquet")
+    except (OSError, Damaged):  # a pack that failed has none
         return None
 
 
