@@ -29,6 +29,9 @@ class Shown(Protocol):
     def lost(self, pack_id: str) -> None:
         """Hear that a pack has ended without a result, and may go round again."""
 
+    def note(self, text: str) -> None:
+        """Show a sentence that a person should know."""
+
 
 class Journal:
     """Keeps progress.json, and passes progress on to a person."""
@@ -80,6 +83,11 @@ class Journal:
         self._running.pop(pack_id, None)
         if self._shown is not None:
             self._shown.lost(pack_id)
+
+    def note(self, text: str) -> None:
+        """Pass on what a person should know."""
+        if self._shown is not None:
+            self._shown.note(text)
 
     def where(self, pack_id: str) -> Mapping[str, Any]:
         """Return where a pack was last heard of: host, pid and log, nothing where it never was."""

@@ -79,6 +79,10 @@ class Display:
         self._running.pop(pack_id, None)
         self._refresh()
 
+    def note(self, text: str) -> None:
+        """Show a sentence of its own line, above the live one."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     def seconds_left(self) -> float | None:
         """Return the time left at the speed since the first news; None while nothing tells.
 

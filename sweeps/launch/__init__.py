@@ -35,6 +35,9 @@ class Watch(Protocol):
     def lost(self, pack_id: str) -> None:
         """Hear that a pack's worker did not."""
 
+    def note(self, text: str) -> None:
+        """Hear what a person should know, such as a node that is left out."""
+
 
 class Launcher(Protocol):
     """Where packs execute."""

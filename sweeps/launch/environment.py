@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+from pathlib import Path
+
+TOKEN_FILE = Path.home() / ".ray" / "auth_token"  # where Ray looks for one that is not named
 
 ALWAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -36,4 +39,6 @@ def environment(*, local: bool) -> dict[str, str]:
         found.setdefault("RAY_AUTH_MODE", "token")
         if "RAY_AUTH_TOKEN_PATH" not in found:
             found.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    elif "RAY_AUTH_TOKEN" in found or "RAY_AUTH_TOKEN_PATH" in found or TOKEN_FILE.is_file():
+        found.setdefault("RAY_AUTH_MODE", "token")  # who has a token means to show it
     return found

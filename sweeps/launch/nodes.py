@@ -40,21 +40,35 @@ def slots_of(nodes: Sequence[Mapping[str, float]], resources: Resources) -> int:
 
 
 def check_nodes(resources: Resources, folder: Path, token: str, source: str) -> None:
-    """Refuse a cluster where a node that could train does not see the folder, or has other code.
+    """Refuse a cluster where a node that could train does not see the folder, or has other code."""
+    unfit = unfit_nodes(resources, folder, token, source)
+    if unfit:
+        raise Refused(unfit.values())
 
-    Each reads the token, and writes a file and removes it.
+
+def unfit_nodes(resources: Resources, folder: Path, token: str, source: str) -> dict[str, str]:
+    """Return by id the nodes that have room for a pack and could not train one, and why.
+
+    Each is asked to read the token, and to write a file and remove it.
     """
-    nodes = [node for node in _alive() if _fits(node["Resources"], resources)]
     look = ray.remote(num_cpus=0, max_retries=0)(_look)
-    asked = {
-        node["NodeManagerAddress"]: look.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(str(folder), token, source)
-        for node in nodes
-    }
-    mistakes = [f"node {name}: {said}" for name, task in asked.items() if (said := _answer(task))]
-    if mistakes:
-        raise Refused(mistakes)
+    asked = []
+    for node in _alive():
+        if _fits(node["Resources"], resources):
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task = look.options(scheduling_strategy=there).remote(str(folder), token, source)
+            asked.append((node, task))
+    answers = [(node, _answer(task)) for node, task in asked]
+    return {node["NodeID"]: f"node {_name(node)}: {said}" for node, said in answers if said}
+
+
+def roomy_nodes(resources: Resources) -> set[str]:
+    """Return the ids of the nodes that live and have room for a pack."""
+    return {node["NodeID"] for node in _alive() if _fits(node["Resources"], resources)}
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
 
 
 def sees_token(folder: Path, token: str) -> bool:

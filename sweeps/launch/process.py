@@ -85,22 +85,18 @@ class RayProcess:
         errors: dict[str, str] = {}
         left = {job.pack_id for job in jobs}
         for message in self._messages():
-            pack = message.get("pack", "")
-            match message["event"]:
-                case "steps":
-                    watch.steps(pack, message["done"], message["where"])
-                case "finished":
-                    left.discard(pack)
-                    watch.finished(pack)
-                case "lost":
-                    errors[pack] = message["error"]
-                    left.discard(pack)
-                    watch.lost(pack)
-                case "end":
-                    if message["broken"]:
-                        self.close()
-                    errors |= dict.fromkeys(left, message["error"] or "the trial did not run")
-                    return errors
+            if "refused" in message:  # no node is left that sees the folder
+                self.close()
+                raise Refused(message["refused"])
+            if message["event"] == "end":
+                if message["broken"]:
+                    self.close()
+                return errors | dict.fromkeys(left, message["error"] or "the trial did not run")
+            if message["event"] == "lost":
+                errors[message["pack"]] = message["error"]
+            if message["event"] in ("finished", "lost"):
+                left.discard(message["pack"])
+            _pass_on(message, watch)
         self.close()
         for pack in left:
             watch.lost(pack)
@@ -139,6 +135,18 @@ class RayProcess:
         for line in self._child.stdout:
             with contextlib.suppress(ValueError):  # cut off by its death
                 yield json.loads(line)
+
+
+def _pass_on(message: dict[str, Any], watch: Watch) -> None:
+    match message["event"]:
+        case "steps":
+            watch.steps(message["pack"], message["done"], message["where"])
+        case "finished":
+            watch.finished(message["pack"])
+        case "lost":
+            watch.lost(message["pack"])
+        case "note":
+            watch.note(message["text"])
 
 
 @contextlib.contextmanager

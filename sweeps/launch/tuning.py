@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -27,13 +27,20 @@ import ray
 from ray import tune
 
 from sweeps.freshness import source_digest
-from sweeps.launch.nodes import alive, check_nodes, sees_token, slots_of
+from sweeps.launch.nodes import (
+    alive,
+    check_nodes,
+    roomy_nodes,
+    sees_token,
+    slots_of,
+    unfit_nodes,
+)
+from sweeps.launch.reach import check_reachable
 from sweeps.mistakes import Refused
 from sweeps.study import Resources
 from sweeps.trial import Data, Job, here, run_pack
 
 REPORT_EVERY = 2.0  # seconds between two reports of a pack: each is a round trip to this process
-PATIENCE = 5.0  # seconds for a cluster's port to answer
 LAST_WORDS = 8.0  # seconds for Ray's own end
 LOOK_EVERY = 0.5
 VITAL = ("raylet", "gcs_server")
@@ -64,11 +71,13 @@ def main() -> None:
             slots = _slots(opening)
             line.say(slots=slots)
             data: Data | None = None
+            without: dict[str, str] | None = None  # the first round's nodes are checked
             while (message := inbox.get()) is not None:
                 if isinstance(message, Data):
                     data = message
                 elif data is not None:
-                    _execute(message, data, opening, slots, line)
+                    without = {} if without is None else _without(opening, without, line)
+                    _execute(message, data, opening, slots, line, without)
     except Refused as refusal:
         line.say(refused=refusal.mistakes)
     except KeyboardInterrupt:
@@ -96,7 +105,7 @@ def _inbox() -> queue.Queue[Any]:
 def _ray(address: str) -> Iterator[None]:
     # What Tune says of a trial is no answer of ours: what became of it is in its record.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    _check_reachable(address)
+    check_reachable(address)
     with tempfile.TemporaryDirectory(prefix="seedsweep-") as empty:
         # An explicit address, so that RAY_ADDRESS does not decide. Workers start in an empty
         # folder: a user's own models/ or sweeps/ is never imported in place of ours.
@@ -110,32 +119,15 @@ def _ray(address: str) -> Iterator[None]:
                 runtime_env={"working_dir": empty},
                 **options,
             )
-        except (ConnectionError, RuntimeError, ValueError) as failure:
-            raise Refused([_unreachable(address, str(failure))]) from None
+        except Exception as failure:  # noqa: BLE001 - Ray's own words are the best there are
+            first = str(failure).strip().partition("\n")[0][:200]
+            raise Refused([f"--launcher {address}: Ray cannot be used: {first}"]) from None
         if address == "local":
             threading.Thread(target=_watch_over_ray, daemon=True).start()
         try:
             yield
         finally:
             ray.shutdown()
-
-
-def _check_reachable(address: str) -> None:
-    """Refuse an address where nothing answers: Ray itself would try for minutes."""
-    if address in ("local", "auto"):
-        return
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
-    except (OSError, OverflowError) as failure:
-        raise Refused([_unreachable(address, str(failure))]) from None
-
-
-def _unreachable(address: str, reason: str) -> str:
-    first = reason.strip().partition("\n")[0][:200]
-    token = " and its token in RAY_AUTH_TOKEN_PATH" if "auth" in reason.lower() else ""
-    fix = f"start it with: ray start --head, or correct the address{token}"
-    return f"--launcher {address}: no Ray cluster answers there: {first}; {fix}"
 
 
 def _watch_over_ray() -> None:
@@ -158,8 +150,29 @@ def _slots(opening: Mapping[str, Any]) -> int:
     return slots
 
 
+def _without(opening: Mapping[str, Any], before: Mapping[str, str], line: Line) -> dict[str, str]:
+    """Return by id the nodes that a further round leaves out: one may have joined meanwhile.
+
+    Refused where no node is left.
+    """
+    if opening["address"] == "local":
+        return {}
+    resources, folder = opening["resources"], Path(opening["folder"])
+    unfit = unfit_nodes(resources, folder, opening["token"], opening["source"])
+    if unfit and not roomy_nodes(resources) - unfit.keys():
+        raise Refused(unfit.values())
+    for said in unfit.keys() - before.keys():
+        line.say(event="note", text=f"{unfit[said]}; it gets no packs")
+    return unfit
+
+
 def _execute(
-    jobs: Sequence[Job], data: Data, opening: Mapping[str, Any], slots: int, line: Line
+    jobs: Sequence[Job],
+    data: Data,
+    opening: Mapping[str, Any],
+    slots: int,
+    line: Line,
+    without: Iterable[str],
 ) -> None:
     resources: Resources = opening["resources"]
     device = "cuda" if resources.gpus else "cpu"
@@ -168,7 +181,7 @@ def _execute(
     about["source"] = opening["source"]
     trainable = tune.with_resources(
         tune.with_parameters(_trial, table=table, data=data, about=about),
-        {"cpu": resources.cpus, "gpu": resources.gpus},
+        _request(resources, without),
     )
     tuner = tune.Tuner(
         trainable,
@@ -188,6 +201,16 @@ def _execute(
     except Exception as failure:  # noqa: BLE001 - the packs that have no records go round again
         error = f"{type(failure).__name__}: {failure}"
     line.say(event="end", error=error, broken=error is not None)
+
+
+def _request(resources: Resources, without: Iterable[str]) -> tune.PlacementGroupFactory:
+    """Return what a pack asks of Ray: cores, and a node that is not left out."""
+    bundle = {"CPU": float(resources.cpus), "GPU": float(resources.gpus)}
+    ids = ",".join(sorted(without))
+    if not ids:
+        return tune.PlacementGroupFactory([bundle])
+    elsewhere = [{"ray.io/node-id": f"!in({ids})"}]
+    return tune.PlacementGroupFactory([bundle], bundle_label_selector=elsewhere)
 
 
 def _trial(

@@ -1,0 +1,116 @@
+"""What a cluster cannot do is said before anything is trained."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import HEAD, SECOND, Cluster, Driver, free_port, mount_over
+
+pytestmark = pytest.mark.timeout(300)
+
+START = "start one with: ray start --head --port 6379"
+WRONG = "f" * 32
+
+
+def refusal(driver: Driver) -> str:
+    """Return what a refused driver says last; nothing was trained."""
+    code, out, err = driver.finish()
+    assert (code, out) == (2, ""), err
+    assert "Traceback" not in err
+    for name in ("records", "checkpoints", "results.parquet", ".token"):
+        assert not (driver.folder / name).exists()
+    first, _, rest = err.partition("\n")
+    place = driver.process.args[driver.process.args.index("--launcher") + 1]
+    assert first == f"cluster: 8 of 8 runs to train, {place}"
+    return rest
+
+
+def test_a_port_where_nothing_answers(drive: Callable[..., Driver], shared: Cluster) -> None:
+    place = f"{HEAD}:{free_port(HEAD)}"
+    start = time.monotonic()
+    assert refusal(drive(shared, "--launcher", place)) == (
+        f"--launcher {place}: nothing answers there: Connection refused; "
+        f"correct the address, or {START}\n"
+    )
+    assert time.monotonic() - start < 60, "seconds, on an idle machine"
+
+
+def test_a_port_that_is_the_dashboards(drive: Callable[..., Driver], shared: Cluster) -> None:
+    place = f"{HEAD}:{shared.dashboard}"
+    assert refusal(drive(shared, "--launcher", place)) == (
+        f"--launcher {place}: what answers there is no Ray cluster; "
+        "expected the port of `ray start --head --port`, 6379 unless it was named\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        (
+            {"RAY_AUTH_TOKEN": WRONG},
+            "the cluster does not take the token of RAY_AUTH_TOKEN; give its own",
+        ),
+        (
+            {"RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": "nowhere"},
+            "RAY_AUTH_TOKEN_PATH: nowhere holds no token that can be read; "
+            "set RAY_AUTH_TOKEN_PATH to the file that holds the cluster's",
+        ),
+        (
+            {"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": "disabled"},
+            "the cluster wants a token; set RAY_AUTH_MODE to token and "
+            "RAY_AUTH_TOKEN_PATH to the file that holds the cluster's",
+        ),
+    ],
+)
+def test_a_token_that_is_not_the_clusters(
+    variables: dict[str, str], sentence: str, drive: Callable[..., Driver], shared: Cluster
+) -> None:
+    said = refusal(drive(shared, "--launcher", shared.address, **variables))
+    assert said == f"--launcher {shared.address}: {sentence}\n"
+    assert WRONG not in said
+    assert shared.token not in said
+
+
+def test_ray_client(drive: Callable[..., Driver], shared: Cluster) -> None:
+    code, out, err = drive(shared, "--launcher", f"ray://{shared.address}").finish()
+    assert (code, out) == (2, "")
+    assert err == (
+        f"--launcher ray://{shared.address}: Ray Client is not supported; "
+        "run this on the cluster, with --launcher auto, or name its HOST:PORT\n"
+    )
+
+
+def test_auto_where_no_cluster_runs(
+    drive: Callable[..., Driver], shared: Cluster, tmp_path: Path
+) -> None:
+    """As if this machine were another: no file of a cluster, and the processes are not looked at."""
+    (tmp_path / "empty").mkdir()
+    driver = drive(shared, "--launcher", "auto", RAY_TMPDIR=str(tmp_path / "empty"))
+    assert refusal(driver) == (
+        f"--launcher auto: no Ray cluster runs on this machine; name its HOST:PORT, or {START}\n"
+    )
+
+
+@pytest.mark.usefixtures("apart")
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ("hidden", "does not see the study folder {0}"),
+        ("read-only", "cannot write the study folder {0}: Read-only file system"),
+    ],
+)
+def test_storage_that_a_node_cannot_use(
+    how: str, sentence: str, cluster: Cluster, drive: Callable[..., Driver], tmp_path: Path
+) -> None:
+    """Must hold 3."""
+    cluster.join(mount_over(tmp_path, how))
+    driver = drive(cluster, "--launcher", cluster.address)
+    assert refusal(driver) == (
+        f"node second ({SECOND}): {sentence.format(driver.folder)}; "
+        "put it on storage that all nodes share, with --out\n"
+    )
+    assert sorted(os.listdir(driver.folder)) == [".lock", "progress.json", "study.yaml"]
