@@ -151,7 +151,10 @@ class Campaign:
 
     def note(self, text: str) -> None:
         """Keep what happened, and when."""
-        self.events.append(f"{time.monotonic() - self.started:7.2f} s  {text}")
+        line = f"{time.monotonic() - self.started:7.2f} s  {text}"
+        self.events.append(line)
+        with (self.scene.place / "events.log").open("a") as log:
+            log.write(f"{line}\n")
 
     def play(self, reference: Reference) -> None:
         """Run until the study is complete and undisturbed; raise Lost where something is wrong."""

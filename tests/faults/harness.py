@@ -11,6 +11,7 @@ import os
 import random
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -45,7 +46,7 @@ def harness(wanted: int, seed: int, base: Path, *, steps: int = STEPS) -> Tally:
         while tally.faults < wanted:
             _campaign(dice, deck, tally, base, server, reference, wanted, steps)
     finally:
-        server.end()
+        server.end(signal.SIGKILL)  # it may be stopped
     _print_table(tally, time.monotonic() - start)
     return tally
 

@@ -70,6 +70,7 @@ class Scene:
             if process is not None:
                 process.kill()
                 process.wait()
+        self._later.clear()
         self._hands.shutdown()
         if keep is not None:
             with contextlib.suppress(OSError, shutil.Error):

@@ -44,5 +44,5 @@ def _check_that_the_look_sees(folder: Path) -> None:
         table.column_names.index("reconstruction"), "reconstruction", table["auc_split"]
     )
     pq.write_table(less, folder / "results.parquet")
-    with pytest.raises(Lost, match="reconstruction is .*\n(.*\n)*left behind: "):
+    with pytest.raises(Lost, match=r"reconstruction is .*\n(.*\n)*left behind: "):
         compare(reference, reference_of(folder), folder, "reference")
