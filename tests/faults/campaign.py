@@ -22,11 +22,11 @@ from verify import Lost, Reference, compare, reference_of, view_of
 from sweeps.study import find_study, read_yaml
 
 STEPS = 3000
-MOST = 15  # faults in a campaign; then the study is left to end in peace
+MOST = 20  # faults in a campaign; then the study is left to end in peace
 PATIENCE = 900.0  # seconds for a call of the command, on a machine that does other things too
 LEAVING = 90.0  # seconds for the last process to go after its driver
 TRIES = 6  # calls more than there were faults
-SIGN = 40.0  # seconds to wait for a sign before a fault comes without it
+SIGN = 15.0  # seconds to wait for a sign before a fault comes without it
 CODES = {0, 1, 2, 130}
 
 
