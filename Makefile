@@ -4,10 +4,13 @@
 #   make test TESTS=tests/test_plan.py     some of the tests
 #   make test ARGS="-x -k seeds"           more for pytest
 #   make test PARALLEL=                    in one process
+#   make faults N=40 SEED=7                fewer faults, chosen as in another run
 
 PYTHON ?= python3
 TESTS ?=
 ARGS ?=
+N ?= 200
+SEED ?=
 PARALLEL ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 BIN := .venv/bin
@@ -20,7 +23,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all check bench clean
+.PHONY: help quickstart test test-all faults check bench clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -36,6 +39,9 @@ test-all: .venv/.ready-test ## every test: more cases, and faults, cluster and b
 	SEEDSWEEP_ALL=1 $(BIN)/pytest $(PARALLEL) $(ARGS)
 	@set -e; for folder in $(SLOW); do echo "== $$folder"; \
 	  SEEDSWEEP_ALL=1 $(BIN)/pytest "$$folder" $(ARGS); done
+
+faults: .venv/.ready-test ## N random faults (200) against real sweeps; SEED as printed by another run
+	$(BIN)/python tests/faults/harness.py --faults $(N) $(addprefix --seed ,$(SEED))
 
 check: .venv/.ready-check ## format, lint, types, import direction
 	$(BIN)/ruff format --check .
