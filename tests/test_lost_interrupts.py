@@ -26,7 +26,7 @@ def chained(inner: BaseException, *, named: bool) -> ImportError:
     """Return an ImportError that came of another exception, as its cause or in its midst."""
     try:
         try:
-            raise inner
+            raise inner  # noqa: TRY301 - it is to be in the midst
         except BaseException as failure:
             if named:
                 raise ImportError from failure

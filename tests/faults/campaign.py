@@ -134,6 +134,7 @@ class Moment:
         self._sign, longest, _ = dice.choices(MOMENTS, weights)[0]
         self._delay, self._scene = dice.uniform(0, longest), scene
         self._before, self._began = self._sign(scene), time.monotonic()
+        self.pause = 0.01 if self._sign is _pack else 0.05  # seconds between two looks
         self._seen = self._began if self._sign is _nothing else None
 
     def come(self) -> bool:
@@ -201,14 +202,14 @@ class Campaign:
             now = time.monotonic()
             if now > end:
                 raise Lost([f"{log} has not ended after {PATIENCE:g} s", self._where(log)])
-            if now - looked > 0.25:
+            if now - looked > 1:
                 scene.family.living()
                 looked = now
             scene.due()
             if disturbed and self.left and moment.come():
                 self._fault(idle=False)
                 moment = Moment(scene)
-            time.sleep(0.01)
+            time.sleep(moment.pause)
         self.tally.calls += 1
         self.tally.codes[scene.call.returncode] += 1
         self.note(f"{log} ends with {scene.call.returncode}")
