@@ -12,7 +12,7 @@ from typing import Any
 
 from sweeps import __version__
 from sweeps.commands import INTERRUPTED, REFUSED
-from sweeps.interrupts import gentle
+from sweeps.interrupts import gentle, interrupted
 from sweeps.mistakes import Refused
 
 # The file of each command: imported when it is called, since some take seconds.
@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Refused as refusal:
         print("\n".join(refusal.mistakes), file=sys.stderr)
         return REFUSED
-    except KeyboardInterrupt:
+    except BaseException as failure:
+        if not interrupted(failure):
+            raise
         print("interrupted; what was finished is kept, run again to go on", file=sys.stderr)
         return INTERRUPTED
     return code

@@ -44,6 +44,16 @@ def gentle() -> Iterator[None]:
             signal.signal(number, before[number])
 
 
+def interrupted(failure: BaseException | None) -> bool:
+    """Tell whether an exception is an interrupt, or what became of one.
+
+    One that comes while a C extension is being imported arrives as an ImportError that it caused.
+    """
+    while failure is not None and not isinstance(failure, KeyboardInterrupt):
+        failure = failure.__cause__ or failure.__context__
+    return failure is not None
+
+
 def _say(text: str) -> None:
     """Write without the locks of a stream that the signal may have come into the midst of."""
     with contextlib.suppress(OSError):

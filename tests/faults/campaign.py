@@ -9,7 +9,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,18 +33,24 @@ CODES = {0, 1, 2, 130}
 class Deck:
     """Kinds of fault in random order, so that each comes as often as its cards say."""
 
-    def __init__(self, dice: random.Random) -> None:
-        """Begin with one round of cards."""
+    def __init__(self, dice: random.Random, only: Collection[str] = KINDS) -> None:
+        """Begin without a card; `only` are the kinds to play."""
         self._dice, self._cards, self._back = dice, list[str](), list[str]()
+        self._round = [
+            name
+            for name, kind in KINDS.items()
+            if name in only and name not in SKIPPED
+            for _ in range(kind.cards)
+        ]
 
-    def draw(self, fits: Callable[[Kind], bool]) -> str:
-        """Take the next card that fits; some that were put back come again."""
+    def draw(self, fits: Callable[[Kind], bool]) -> str | None:
+        """Take the next card that fits, None where none does; some put back come again."""
+        if not any(fits(KINDS[name]) for name in self._round):
+            return None
         if self._dice.random() < 0.3:
             self._cards[:0], self._back = self._back, []
         while not (found := [name for name in self._cards if fits(KINDS[name])]):
-            cards = [name for name, kind in KINDS.items() for _ in range(kind.cards)]
-            self._dice.shuffle(cards)
-            self._cards += [name for name in cards if name not in SKIPPED]
+            self._cards += self._dice.sample(self._round, len(self._round))
         self._cards.remove(found[0])
         return found[0]
 
@@ -128,6 +134,7 @@ class Moment:
         self._sign, longest, _ = dice.choices(MOMENTS, weights)[0]
         self._delay, self._scene = dice.uniform(0, longest), scene
         self._before, self._began = self._sign(scene), time.monotonic()
+        self.pause = 0.01 if self._sign is _pack else 0.05  # seconds between two looks
         self._seen = self._began if self._sign is _nothing else None
 
     def come(self) -> bool:
@@ -195,14 +202,14 @@ class Campaign:
             now = time.monotonic()
             if now > end:
                 raise Lost([f"{log} has not ended after {PATIENCE:g} s", self._where(log)])
-            if now - looked > 0.25:
+            if now - looked > 1:
                 scene.family.living()
                 looked = now
             scene.due()
             if disturbed and self.left and moment.come():
                 self._fault(idle=False)
                 moment = Moment(scene)
-            time.sleep(0.01)
+            time.sleep(moment.pause)
         self.tally.calls += 1
         self.tally.codes[scene.call.returncode] += 1
         self.note(f"{log} ends with {scene.call.returncode}")
@@ -216,6 +223,8 @@ class Campaign:
             return (kind.idle or not idle) and (not kind.needs or bool(getattr(scene, kind.needs)))
 
         name = self.deck.draw(fits)
+        if name is None:
+            return
         done = KINDS[name].do(scene)
         if done is None:
             self.deck.put_back(name)

@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' own helpers, as pytest has them
@@ -29,13 +30,15 @@ from servers import Server  # noqa: E402
 from verify import Lost, Reference  # noqa: E402
 
 
-def harness(wanted: int, seed: int, base: Path, *, steps: int = STEPS) -> Tally:
+def harness(
+    wanted: int, seed: int, base: Path, *, steps: int = STEPS, only: Collection[str] = KINDS
+) -> Tally:
     """Play campaigns until there were so many faults; raise Lost at the first that goes wrong."""
     print(f"faults: {wanted}, seed {seed}, in {base}", flush=True)
     if not ROOT:
         print("not root: no PID namespace and no tmpfs of our own", flush=True)
     start, dice, tally = time.monotonic(), random.Random(seed), Tally()
-    deck = Deck(dice)
+    deck = Deck(dice, only)
     (base / "server").mkdir()
     server = Server(base / "server")
     server.start()
@@ -109,11 +112,12 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--only", nargs="*", default=tuple(KINDS), choices=KINDS, metavar="KIND")
     options = parser.parse_args()
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed
     base = Path(tempfile.mkdtemp(prefix="faults-"))
     try:
-        harness(options.faults, seed, base, steps=options.steps)
+        harness(options.faults, seed, base, steps=options.steps, only=options.only)
     except Lost:
         print(f"again: make faults N={options.faults} SEED={seed}", flush=True)
         return 1
