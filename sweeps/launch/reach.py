@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from ray._private.services import canonicalize_bootstrap_address
+from ray._private.services import find_bootstrap_address, find_gcs_addresses
 from ray._raylet import GcsClient  # type: ignore[attr-defined] # compiled, without types
 from ray.exceptions import AuthenticationError
 
@@ -23,10 +23,13 @@ KNOCK = 5.0  # seconds for a port to answer at all
 START = "start one with: ray start --head --port 6379"
 
 
-def check_reachable(name: str) -> None:
-    """Raise Refused unless a cluster answers at `auto` or HOST:PORT, and takes our token."""
+def check_reachable(name: str) -> str:
+    """Return the address of `auto` or HOST:PORT; `local` is its own.
+
+    Raises Refused unless a cluster answers there and takes our token.
+    """
     if name == "local":
-        return
+        return name
     address = _found(name) if name == "auto" else name
     called = f"--launcher {name}" if name == address else f"--launcher {name}: {address}"
     host, _, port = address.rpartition(":")
@@ -39,6 +42,7 @@ def check_reachable(name: str) -> None:
     problem = token_problem(os.environ) or _asked(address)
     if problem:
         raise Refused([f"{called}: {problem}"])
+    return address
 
 
 def token_problem(environment: Mapping[str, str]) -> str | None:
@@ -62,14 +66,16 @@ _FIX = "set RAY_AUTH_TOKEN_PATH to the file that holds the cluster's"
 
 
 def _found(name: str) -> str:
-    try:
-        address = canonicalize_bootstrap_address(name)
-    except (ConnectionError, RuntimeError, ValueError):
-        address = None
-    if address is None:
+    """Return the address that RAY_ADDRESS, Ray's own note, or the machine's one cluster gives."""
+    said = os.environ.get("RAY_ADDRESS") or find_bootstrap_address(None)
+    running = [said] if said else sorted(find_gcs_addresses())  # type: ignore[no-untyped-call]
+    if not running:
         fix = f"name its HOST:PORT, or {START}"
         raise Refused([f"--launcher {name}: no Ray cluster runs on this machine; {fix}"])
-    return address
+    if len(running) > 1:
+        text = f"several Ray clusters run on this machine: {', '.join(running)}; name one"
+        raise Refused([f"--launcher {name}: {text}"])
+    return running[0]
 
 
 def _source() -> str:

@@ -105,14 +105,14 @@ def _inbox() -> queue.Queue[Any]:
 def _ray(address: str) -> Iterator[None]:
     # What Tune says of a trial is no answer of ours: what became of it is in its record.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    check_reachable(address)
+    found = check_reachable(address)
     with tempfile.TemporaryDirectory(prefix="seedsweep-") as empty:
         # An explicit address, so that RAY_ADDRESS does not decide. Workers start in an empty
         # folder: a user's own models/ or sweeps/ is never imported in place of ours.
         options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         try:
             ray.init(
-                address=address,
+                address=found,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 configure_logging=False,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import HEAD, SECOND, Cluster, Driver, free_port, mount_over
+from nodes import ALONE, HEAD, SECOND, Cluster, Driver, free_port, mount_over
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -24,7 +23,7 @@ def refusal(driver: Driver) -> str:
     for name in ("records", "checkpoints", "results.parquet", ".token"):
         assert not (driver.folder / name).exists()
     first, _, rest = err.partition("\n")
-    place = driver.process.args[driver.process.args.index("--launcher") + 1]
+    place = driver.process.args[-1]
     assert first == f"cluster: 8 of 8 runs to train, {place}"
     return rest
 
@@ -84,12 +83,13 @@ def test_ray_client(drive: Callable[..., Driver], shared: Cluster) -> None:
     )
 
 
+@pytest.mark.usefixtures("apart")
 def test_auto_where_no_cluster_runs(
     drive: Callable[..., Driver], shared: Cluster, tmp_path: Path
 ) -> None:
-    """As if this machine were another: no file of a cluster, and the processes are not looked at."""
+    """It sees neither this machine's processes nor Ray's note of its last cluster."""
     (tmp_path / "empty").mkdir()
-    driver = drive(shared, "--launcher", "auto", RAY_TMPDIR=str(tmp_path / "empty"))
+    driver = drive(shared, "--launcher", "auto", before=ALONE, RAY_TMPDIR=str(tmp_path / "empty"))
     assert refusal(driver) == (
         f"--launcher auto: no Ray cluster runs on this machine; name its HOST:PORT, or {START}\n"
     )
@@ -113,4 +113,4 @@ def test_storage_that_a_node_cannot_use(
         f"node second ({SECOND}): {sentence.format(driver.folder)}; "
         "put it on storage that all nodes share, with --out\n"
     )
-    assert sorted(os.listdir(driver.folder)) == [".lock", "progress.json", "study.yaml"]
+    assert sorted(path.name for path in driver.folder.iterdir()) == [".lock", "progress.json"]

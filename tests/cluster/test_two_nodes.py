@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Cluster, Driver, children, wait_for
+from nodes import Cluster, Driver, children, mount_over, wait_for
 from recorded import PACKS, RUNS, STEPS, Reference, attempts, kept, records, running
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("apart")]
@@ -68,7 +68,7 @@ def test_a_killed_node_costs_no_more_than_what_came_after_the_last_checkpoint(
     killed = time.monotonic()
     os.kill(second.raylet, signal.SIGKILL)
     code, _, err = driver.finish()
-    print(f"killed at steps {saved}, ended {time.monotonic() - killed:.1f} s later")
+    print(f"killed at steps {saved}, ended {time.monotonic() - killed:.1f} s later")  # noqa: T201
     assert code == 0, err
     reference.assert_equal(driver.folder)
     again = {run_id: points for run_id, points in attempts(driver.folder).items() if points[-1][1]}
@@ -90,8 +90,6 @@ def test_a_node_that_joins_without_the_storage_costs_one_round(
     cluster: Cluster, drive: Callable[..., Driver], reference: Reference, tmp_path: Path
 ) -> None:
     """It takes a dead node's place, gets its pack, and is left out from then on."""
-    from conftest import mount_over  # noqa: PLC0415
-
     second = cluster.join()
     driver = drive(cluster)
     wait_for("a pack on the second node", lambda: packs_of(driver, second.raylet))
