@@ -115,7 +115,8 @@ BAD: dict[str, tuple[list[str], str]] = {
     ),
     "launcher": (
         ["run", "x.yaml", "--launcher", "inlin"],
-        "--launcher: unknown launcher 'inlin'; did you mean 'inline'? known: inline, local",
+        "--launcher: unknown launcher 'inlin'; did you mean 'inline'? known: inline, local; "
+        "or a running Ray cluster: auto, or its HOST:PORT",
     ),
     "folder": (
         ["report", "."],
