@@ -12,6 +12,7 @@ import logging
 import os
 import pickle
 import queue
+import re
 import signal
 import socket
 import sys
@@ -43,6 +44,8 @@ from sweeps.trial import Data, Job, here, run_pack
 REPORT_EVERY = 2.0  # seconds between two reports of a pack: each is a round trip to this process
 LAST_WORDS = 8.0  # seconds for Ray's own end
 LOOK_EVERY = 0.5
+HEADER = re.compile(r"^Failure # \d+ \(occurred at .*\)$", re.MULTILINE)
+COLOUR = re.compile(r"\x1b\[\d*m")
 VITAL = ("raylet", "gcs_server")
 
 
@@ -239,6 +242,22 @@ def _trial(
     tune.report({"steps": job.spec.training.steps * len(job.seeds), **where})
 
 
+def _why(trial: Any) -> str:
+    """Return why a trial failed; its last line says most.
+
+    From the file that Tune has just written on this machine: `trial.get_error` looks for a copy in
+    the study folder, which is made later.
+    """
+    try:
+        content = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
+    except (OSError, TypeError):  # none written: there is no path then
+        return "the worker died"
+    text = COLOUR.sub("", HEADER.split(content)[-1]).strip()
+    # A traceback of a task ends with what matters; other accounts begin with it.
+    first = text.partition("\n")[0]
+    return text if first.startswith("ray::") else f"{text}\n{first}"
+
+
 class Watcher(tune.Callback):
     """Pass on what Tune says, by pack id."""
 
@@ -266,9 +285,7 @@ class Watcher(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Pass on why a pack's worker did not."""
         del iteration, trials
-        error = trial.get_error()
-        text = f"{type(error).__name__}: {error}" if error else "the worker died"
-        self._say("lost", trial, error=text)
+        self._say("lost", trial, error=_why(trial))
 
     def __reduce__(self) -> Any:
         """Tune pickles its callbacks to resume from, which we never do: leave a blank one."""

@@ -114,6 +114,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--only", nargs="*", default=tuple(KINDS), choices=KINDS, metavar="KIND")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing of ours is left behind
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed
     base = Path(tempfile.mkdtemp(prefix="faults-"))
     try:

@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from processes import LOOPBACK, listening, processes_of, started
 from studies import tiny, write
@@ -56,3 +57,22 @@ def test_a_killed_worker_costs_time_and_no_run(tmp_path: Path) -> None:
     content = json.loads(out)
     assert (content["trained"], content["ok"] + content["collapsed"]) == (3, 3)
     assert "Traceback" not in err
+
+
+@pytest.mark.timeout(300)
+def test_what_ray_says_of_a_killed_worker_stands_in_the_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's own memory monitor, which finds that every worker uses too much."""
+    write(tmp_path, tiny(cells=[{"objective": "ae"}], seeds=2))
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    with started(tmp_path) as call:
+        _, err = call.communicate(timeout=240)
+    assert call.returncode == 1, err
+    assert "Traceback" not in err
+    rows = pq.read_table(tmp_path / "runs" / "tiny" / "results.parquet").to_pylist()
+    assert [row["status"] for row in rows] == ["failed", "failed"]
+    for row in rows:
+        assert "killed due to the node running low on memory" in row["error"]
+        assert "exceeded threshold" in row["traceback"], "Ray's whole account"

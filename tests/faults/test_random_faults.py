@@ -18,7 +18,7 @@ FAULTS, SEED = 8, 4
 def test_a_few_random_faults_change_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tally = harness(FAULTS, SEED, tmp_path)
+    tally = harness(FAULTS, SEED, tmp_path, steps=1000)
     assert tally.faults >= FAULTS
     printed = capsys.readouterr().out
     assert f"seed {SEED}" in printed
