@@ -50,6 +50,7 @@ class Journal:
         self._round += 1
         self._packs, self._shown = {pack.pack_id: pack for pack in packs}, shown
         self._running.clear()
+        self._where.clear()
         self._write()
 
     def steps(self, pack_id: str, done: int, where: Mapping[str, Any]) -> None:
@@ -90,7 +91,7 @@ class Journal:
             self._shown.note(text)
 
     def where(self, pack_id: str) -> Mapping[str, Any]:
-        """Return where a pack was last heard of: host, pid and log, nothing where it never was."""
+        """Return where a pack of this round was heard of: host, pid, log; nothing where never."""
         return self._where.get(pack_id, {})
 
     def writing(self) -> None:

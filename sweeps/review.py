@@ -33,7 +33,10 @@ def rescore(sweep: Sweep) -> int:
     scorer, changed = sweep.scorer, 0
     specs = {run.cell_id: run.cell.spec for run in sweep.runs}
     for path in results.parts(sweep.folder):
-        records = results.read_part(path)
+        try:
+            records = results.read_part(path)
+        except Refused:  # damaged since the start: the next `run` sets it aside
+            continue
         stale = [
             record
             for record in records

@@ -120,18 +120,20 @@ def _rounds(call: _Rounds, packs: Sequence[Pack]) -> None:
         call.journal.begin(packs, call.shown)
         jobs = [_job(sweep, pack, commit, call.period) for pack in packs]
         errors = call.place.execute(jobs, data, call.journal)
-        records = read_records(sweep.folder)
-        failed = []
+        records, taken = read_records(sweep.folder), time.monotonic() - start
+        begun = {pack.pack_id for pack in packs if call.journal.where(pack.pack_id)}
+        failed, waiting = [], []
         for pack in packs:
             left = [run for run in pack.runs if not _done(records, run)]
-            if left:
-                taken = time.monotonic() - start
+            if left and pack.pack_id in errors and begun and pack.pack_id not in begun:
+                waiting.append(Pack(tuple(left)))  # Ray ended before its turn came
+            elif left:
                 failed.append((pack, left, _account(call, pack, left, records, errors, taken)))
         done = [run_id for run_id, record in records.items() if record["status"] in DONE]
         checkpoints.tidy(sweep.folder, done)
         _settle(sweep.folder)
         steps = {run_id: one.step for run_id, one in kept.index(sweep.folder).items()}
-        packs = retries.next_packs(failed, steps)
+        packs = [*retries.next_packs(failed, steps), *waiting]
 
 
 def _settle(folder: Path) -> None:

@@ -45,6 +45,9 @@ class Silent:
     def finished(self, pack_id: str, runs: int, steps: int) -> None:
         pass
 
+    def lost(self, *_: object) -> None:
+        pass
+
 
 def opened(folder: Path, raw: dict[str, Any], seeds: int | None = None) -> Sweep:
     study, dataset = load_study(write(folder, raw))
@@ -247,6 +250,10 @@ class Breaking:
         self.widths.append(max(len(job.seeds) for job in jobs))
         alive = [job for job in jobs if 1 not in job.seeds]
         self.inner.execute(alive, data, watch)
+        for job in jobs:
+            if 1 in job.seeds:
+                watch.steps(job.pack_id, 0, {"host": "far", "log": "/far/away.log"})
+                watch.lost(job.pack_id)
         return {job.pack_id: "Traceback ...\nThe worker died." for job in jobs if 1 in job.seeds}
 
 
@@ -271,10 +278,40 @@ def test_a_dead_worker_costs_its_own_run_alone(
     for (_, seed), row in rows.items():
         assert (row["status"] == "failed") == (seed == 1)
         assert (row["error"] == "The worker died.") == (seed == 1)
+        assert (row["log"] == "/far/away.log") == (seed == 1)
     counts = review(sweep).results.summary.to_pylist()[0]
     assert (counts["n_planned"], counts["n_failed"], counts["n_scored"]) == (2, 1, 1)
     assert trained(sweep).trained == 5, "a failed run is tried again, and only that"
     assert {row["status"] for row in review(sweep).results.runs.to_pylist()} <= {"ok", "collapsed"}
+
+
+class Ending:
+    """A launcher that finishes a round's first pack and ends, as Ray may, in its last."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self.inner, self.rounds = launch.Inline(), []  # type: ignore[var-annotated]
+
+    def execute(self, jobs: Any, data: Any, watch: Any) -> dict[str, str]:
+        self.rounds.append(len(jobs))
+        if len(jobs) == 1:
+            return self.inner.execute(jobs, data, watch)
+        watch.steps(jobs[-1].pack_id, 0, {"host": "here"})
+        self.inner.execute(jobs[:1], data, watch)
+        return dict.fromkeys((job.pack_id for job in jobs[1:]), "Ray ended")
+
+
+def test_packs_that_never_began_are_charged_with_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending = Ending()
+    sweep = opened(tmp_path, tiny(seeds=1))
+    monkeypatch.setattr(run, "open_launcher", lambda *_: contextlib.nullcontext(ending))
+    trained(sweep)
+    assert len(sweep.runs) == 5
+    assert {row["status"] for row in review(sweep).results.runs.to_pylist()} <= {"ok", "collapsed"}
+    assert ending.rounds == [5, 4, 3, 2, 1]
 
 
 def test_a_fault_in_training_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
