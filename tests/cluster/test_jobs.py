@@ -17,7 +17,7 @@ from studies import write
 
 from sweeps.results import read_records
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 GRACE = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "120"}
 
@@ -44,7 +44,7 @@ def submit(client: JobSubmissionClient, folder: Path, variables: Mapping[str, st
 
 def ended(client: JobSubmissionClient, job: str) -> JobStatus:
     """Wait for a job's end; return how it ended."""
-    wait_for("the job's end", lambda: client.get_job_status(job).is_terminal(), 240)
+    wait_for("the job's end", lambda: client.get_job_status(job).is_terminal())
     status: JobStatus = client.get_job_status(job)
     return status
 
@@ -54,7 +54,6 @@ def wait_for_half(folder: Path) -> None:
     wait_for(
         "a finished pack, and another that is kept",
         lambda: read_records(folder) and running(folder) and kept(folder),
-        240,
     )
 
 

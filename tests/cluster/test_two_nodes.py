@@ -12,7 +12,7 @@ import pytest
 from nodes import Cluster, Driver, children, mount_over, wait_for
 from recorded import PACKS, RUNS, STEPS, Reference, attempts, kept, records, running
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("apart")]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("apart")]
 
 
 def packs_of(driver: Driver, raylet: int) -> list[str]:
