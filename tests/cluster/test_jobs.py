@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import subprocess
@@ -36,10 +37,19 @@ def submit(client: JobSubmissionClient, folder: Path, variables: Mapping[str, st
     words = [str(BIN / "sweeps"), "run", str(folder / "x.yaml"), "--launcher", "auto"]
     words += ["--pack-width", "2", "--out", str(folder / "out"), "--json"]
     environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", **variables}
-    job: str = client.submit_job(
-        entrypoint=shlex.join(words), runtime_env={"env_vars": environment}
-    )
-    return job
+    jobs: list[str] = []
+
+    def submitted() -> list[str]:
+        with contextlib.suppress(RuntimeError):  # the head's agent is not there yet
+            jobs.append(
+                client.submit_job(
+                    entrypoint=shlex.join(words), runtime_env={"env_vars": environment}
+                )
+            )
+        return jobs
+
+    wait_for("an agent that takes a job", submitted)
+    return jobs[0]
 
 
 def ended(client: JobSubmissionClient, job: str) -> JobStatus:
