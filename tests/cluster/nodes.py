@@ -50,7 +50,7 @@ def free_port(host: str) -> int:
         return port
 
 
-def wait_for(what: str, true: Callable[[], object], seconds: float = 120) -> None:
+def wait_for(what: str, true: Callable[[], object], seconds: float = 300) -> None:
     """Wait until something is true; fail by its name."""
     deadline = time.monotonic() + seconds
     while not true():
@@ -204,7 +204,7 @@ class Driver:
     process: subprocess.Popen[str]
     folder: Path
 
-    def finish(self, seconds: float = 240) -> tuple[int, str, str]:
+    def finish(self, seconds: float = 600) -> tuple[int, str, str]:
         """Return exit code, stdout and stderr when it has ended."""
         out, err = self.process.communicate(timeout=seconds)
         return self.process.returncode, out, err

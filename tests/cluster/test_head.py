@@ -13,7 +13,7 @@ from recorded import RUNS, Reference, attempts, kept, running
 from sweeps.results import DONE, read_records
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_what_is_finished_outlives_the_head(
     drive: Callable[..., Driver], reference: Reference
 ) -> None:
@@ -22,7 +22,6 @@ def test_what_is_finished_outlives_the_head(
         wait_for(
             "a finished pack, and another that is kept",
             lambda: read_records(driver.folder) and running(driver.folder) and kept(driver.folder),
-            240,
         )
         done = set(read_records(driver.folder))
         first.end()

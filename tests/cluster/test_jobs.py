@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import subprocess
@@ -17,7 +18,7 @@ from studies import write
 
 from sweeps.results import read_records
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 GRACE = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "120"}
 
@@ -36,15 +37,24 @@ def submit(client: JobSubmissionClient, folder: Path, variables: Mapping[str, st
     words = [str(BIN / "sweeps"), "run", str(folder / "x.yaml"), "--launcher", "auto"]
     words += ["--pack-width", "2", "--out", str(folder / "out"), "--json"]
     environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", **variables}
-    job: str = client.submit_job(
-        entrypoint=shlex.join(words), runtime_env={"env_vars": environment}
-    )
-    return job
+    jobs: list[str] = []
+
+    def submitted() -> list[str]:
+        with contextlib.suppress(RuntimeError):  # the head's agent is not there yet
+            jobs.append(
+                client.submit_job(
+                    entrypoint=shlex.join(words), runtime_env={"env_vars": environment}
+                )
+            )
+        return jobs
+
+    wait_for("an agent that takes a job", submitted)
+    return jobs[0]
 
 
 def ended(client: JobSubmissionClient, job: str) -> JobStatus:
     """Wait for a job's end; return how it ended."""
-    wait_for("the job's end", lambda: client.get_job_status(job).is_terminal(), 240)
+    wait_for("the job's end", lambda: client.get_job_status(job).is_terminal())
     status: JobStatus = client.get_job_status(job)
     return status
 
@@ -54,7 +64,6 @@ def wait_for_half(folder: Path) -> None:
     wait_for(
         "a finished pack, and another that is kept",
         lambda: read_records(folder) and running(folder) and kept(folder),
-        240,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from nodes import ALONE, HEAD, SECOND, Cluster, Driver, free_port, mount_over
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 
 START = "start one with: ray start --head --port 6379"
 WRONG = "f" * 32
