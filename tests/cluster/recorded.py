@@ -14,7 +14,7 @@ from studies import tiny
 
 from sweeps.results import NOT_DETERMINISTIC, read
 
-STEPS, RUNS, PACKS = 6000, 8, 4
+STEPS, RUNS, PACKS = 10_000, 8, 4
 STUDY = tiny(
     name="cluster",
     seeds=4,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nodes import Cluster, Driver, children, mount_over, wait_for
+from nodes import SECOND, Cluster, Driver, children, mount_over, wait_for
 from recorded import PACKS, RUNS, STEPS, Reference, attempts, kept, records, running
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("apart")]
@@ -88,10 +88,14 @@ def test_a_node_that_joins_without_the_storage_costs_one_round(
 ) -> None:
     """It takes a dead node's place, gets its pack, and is left out from then on."""
     second = cluster.join()
-    driver = drive(cluster)
+    driver = drive(cluster, "--pack-width", "1", "--launcher", cluster.address)
     wait_for("a pack on the second node", lambda: packs_of(driver, second.raylet))
     second.end()
     cluster.join(mount_over(tmp_path, "hidden"))
     code, _, err = driver.finish()
     assert code == 0, err
     reference.assert_equal(driver.folder)
+    assert (
+        f"node second ({SECOND}): does not see the study folder {driver.folder}; "
+        "put it on storage that all nodes share, with --out; it gets no packs\n"
+    ) in err
