@@ -26,7 +26,14 @@ hypothesis.settings.load_profile("search" if os.environ.get("SEEDSWEEP_ALL") els
 # pytest-xdist keeps a file's tests on one of its processes (`--dist loadfile`), since what they
 # share (a trained study, a server, Ray) takes seconds. Long files come first, or one process would
 # wait for the other at the end.
-LONGEST = ("test_local.py", "test_report_page.py", "test_docs.py", "test_bits.py", "test_cli.py")
+LONGEST = (
+    "test_local.py",
+    "test_report_page.py",
+    "test_docs.py",
+    "test_bits.py",
+    "test_cli.py",
+    "test_resume.py",
+)
 
 
 @pytest.hookimpl(trylast=True)
