@@ -37,6 +37,7 @@ def submit(client: JobSubmissionClient, folder: Path, variables: Mapping[str, st
     words = [str(BIN / "sweeps"), "run", str(folder / "x.yaml"), "--launcher", "auto"]
     words += ["--pack-width", "2", "--out", str(folder / "out"), "--json"]
     environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", **variables}
+    environment |= {"SEEDSWEEP_CHECKPOINT_SECONDS": "1"}
     jobs: list[str] = []
 
     def submitted() -> list[str]:
