@@ -18,6 +18,8 @@ from studies import tiny, write
 
 from sweeps.interrupts import FIRST, SECOND
 
+pytestmark = pytest.mark.timeout(300)  # a report is drawn, perhaps beside other work
+
 LONG = {"objective": "wae", "training": {"steps": 3_000_000}}
 
 
@@ -36,7 +38,7 @@ def training(folder: Path) -> Iterator[subprocess.Popen[str]]:
     )
     try:
         checkpoints = folder / "runs" / "tiny" / "checkpoints"
-        end = time.monotonic() + 60
+        end = time.monotonic() + 90
         while not (checkpoints.is_dir() and any(checkpoints.glob("*.safetensors"))):
             assert time.monotonic() < end, "the second pack never began"
             assert call.poll() is None, call.communicate()
@@ -52,7 +54,7 @@ def test_a_signal_keeps_what_is_done_and_writes_the_report(
 ) -> None:
     with training(tmp_path) as call:
         call.send_signal(number)
-        out, err = call.communicate(timeout=60)
+        out, err = call.communicate(timeout=200)
     assert call.returncode == 130, err
     content = json.loads(out)
     assert (content["trained"], content["planned"]) == (3, 6)
@@ -75,7 +77,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
             said += call.stderr.readline()
         start = time.monotonic()
         call.send_signal(signal.SIGINT)
-        _, err = call.communicate(timeout=60)
+        _, err = call.communicate(timeout=200)
     assert time.monotonic() - start < 5
     assert call.returncode == 130
     assert err.rstrip().endswith(SECOND)

@@ -30,7 +30,7 @@ def sweeps(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=250,
     )
 
 
@@ -125,6 +125,6 @@ def test_the_driver_imports_neither_ray_nor_mlflow(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=110,
+        timeout=250,
     )
     assert call.stdout.splitlines()[-1] == "False False"
