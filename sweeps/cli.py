@@ -93,7 +93,7 @@ def _add_studies(commands: Any) -> None:
     what = "statistics and report again, from a study's records or from a table of anyone's runs"
     _add_columns(add("report", what, "STUDY|DIR|TABLE"))
     add("track", "write MLflow's view again, from a study's records", "STUDY|DIR")
-    what = "what is done and what is not; without a study: of all"
+    what = "what is done, running, interrupted and left; without a study: of all"
     add("status", what, "STUDY|DIR", nargs="?")
     ui = commands.add_parser("ui", help="the MLflow UI on the right store, until Ctrl-C")
     ui.add_argument("study", nargs="?", metavar="STUDY|DIR", help="whose experiment to show")
