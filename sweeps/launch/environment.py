@@ -6,6 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
+TOKEN = ".token"  # noqa: S105 - a file: what nodes read of the study folder
 TOKEN_FILE = Path.home() / ".ray" / "auth_token"  # where Ray looks for one that is not named
 
 ALWAYS = {

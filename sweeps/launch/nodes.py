@@ -13,11 +13,11 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.freshness import source_digest
+from sweeps.launch.environment import TOKEN
 from sweeps.mistakes import Refused
 from sweeps.study import Resources
 
 PATIENCE = 120.0  # seconds for a node to start a worker and answer
-TOKEN = ".token"  # noqa: S105 - the file's name
 
 
 def slots_of(nodes: Sequence[Mapping[str, float]], resources: Resources) -> int:

@@ -20,7 +20,7 @@ from typing import Any, final
 
 from sweeps.freshness import source_digest
 from sweeps.launch import Watch
-from sweeps.launch.environment import environment
+from sweeps.launch.environment import TOKEN, environment
 from sweeps.mistakes import Refused
 from sweeps.storage import write_whole
 from sweeps.study import Resources
@@ -28,7 +28,6 @@ from sweeps.trial import Data, Job
 
 LAST_WORDS = 10.0  # seconds for Ray to end its own processes
 ENDED = "Ray ended while it was starting; SEEDSWEEP_DEBUG=1 shows what it says"
-TOKEN = ".token"  # noqa: S105 - what every node reads, to show that it sees the study folder
 
 
 @final
