@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from models.members import Member
 from models.saved import Saved
 from models.streams import PURPOSES
-from sweeps import kept
-from sweeps.kept import FOLDER, SUFFIX, Kept
-from sweeps.storage import read_safetensors, to_safetensors, write_whole
-from sweeps.timeline import Timeline
+from sweeps.folder import kept
+from sweeps.folder.kept import FOLDER, SUFFIX, Kept
+from sweeps.folder.storage import read_safetensors, to_safetensors, write_whole
+from sweeps.folder.timeline import Timeline
 
 SHARE = 0.01  # of a pack's time, at most, goes into the writer
 PARTS = ("values", "first_moment", "second_moment", "buffers", "pending")  # tensors of a member

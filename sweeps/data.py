@@ -22,10 +22,10 @@ from rich.table import Column, Table
 from models.datasets import FORMS, SHIPPED, BadData, Dataset, DatasetSettings, with_absolute_paths
 from models.datasets.base import chunks
 from models.settings import Settings
+from sweeps.folder.storage import write_whole
 from sweeps.look import Look
 from sweeps.look import write as _print
 from sweeps.mistakes import Refused, did_you_mean, sentences
-from sweeps.storage import write_whole
 from sweeps.study import find_study, place_of, read_yaml
 
 ACROSS = 12  # images of a class on the contact sheet

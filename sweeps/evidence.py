@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from models.clusters import evidence
 from models.restore import Restored, restored
 from models.spec import Spec
+from sweeps.folder.storage import read_parquet, read_safetensors
 from sweeps.mistakes import Refused
 from sweeps.results import SCORED, read_codes
-from sweeps.storage import read_parquet, read_safetensors
 
 Row = dict[str, Any]
 Array = NDArray[np.float64]

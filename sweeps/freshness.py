@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import models
-from sweeps.storage import write_whole
+from sweeps.folder.storage import write_whole
 
 MARK = "figures/.made-from"
 READ = ("codes", "history", "members")  # folders that figures are drawn from

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from sweeps.folder.storage import write_whole
 from sweeps.plan import Pack
-from sweeps.storage import write_whole
 
 NAME = "progress.json"
 EVERY = 2.0  # seconds between two writes

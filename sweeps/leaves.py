@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from models.spec import Spec
 from models.train import Trained
-from sweeps.storage import to_parquet, to_safetensors, write_whole
+from sweeps.folder.storage import to_parquet, to_safetensors, write_whole
 
 
 def write_pack(

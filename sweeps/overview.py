@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from sweeps.folder.traces import Content, time_of
 from sweeps.look import Look, many, write
 from sweeps.status import STATES, process
-from sweeps.traces import Content, time_of
 
 # How many lines of a kind there are, and of the runs of an error, how many are named.
 MOST_ERRORS, MOST_RUNS, MOST_PACKS, MOST_FILES = 20, 3, 8, 5

@@ -25,11 +25,11 @@ from models.datasets.unseen import Unseen, unseen
 from models.restore import Restored
 from models.settings import Settings
 from sweeps.evidence import read_member
+from sweeps.folder.storage import write_whole
 from sweeps.joined import Known, Member, said
 from sweeps.mistakes import Refused, sentences
 from sweeps.plan import Run
 from sweeps.results import SCORED, Record, read_codes, read_records, to_parquet
-from sweeps.storage import write_whole
 from sweeps.sweep import Sweep
 
 MOST_LISTED = 30

@@ -17,12 +17,12 @@ from markupsafe import Markup
 
 from models.datasets import Dataset
 from sweeps.answer import Answer, answer
+from sweeps.folder.storage import write_whole
 from sweeps.freshness import is_fresh, key_of, mark_fresh
 from sweeps.page import content
 from sweeps.results import Results, to_parquet
 from sweeps.sheet import Sheet
 from sweeps.stability import Stability
-from sweeps.storage import write_whole
 from sweeps.wording import Baselines, Row, Subject, outcomes
 
 PAGE = "report.html"

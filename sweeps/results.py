@@ -17,12 +17,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from models.scores import METRICS
-from sweeps import packfiles, states, storage
+from sweeps import states
+from sweeps.folder import packfiles, storage
+from sweeps.folder.seal import Damaged
+from sweeps.folder.storage import write_whole
 from sweeps.mistakes import Refused
 from sweeps.plan import Run
-from sweeps.seal import Damaged
 from sweeps.stability import stability
-from sweeps.storage import write_whole
 from sweeps.study import Study
 
 DONE, SCORED = states.DONE, states.SCORED

@@ -14,11 +14,11 @@ from models.agreement import agreements
 from models.baselines import BASELINES, fit_all
 from sweeps import results
 from sweeps.answer import Answer, answer
+from sweeps.folder.storage import write_whole
 from sweeps.mistakes import Refused
 from sweeps.plan import Run
 from sweeps.report import write_report
 from sweeps.results import Record, Results, read_records, write_part
-from sweeps.storage import write_whole
 from sweeps.sweep import Sweep
 from sweeps.trial import score_code
 

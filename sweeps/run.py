@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sweeps import checkpoints, kept
-from sweeps.damage import settle
+from sweeps import checkpoints
+from sweeps.folder import kept
+from sweeps.folder.damage import settle
 from sweeps.journal import Journal, Shown
 from sweeps.launch import Launcher, open_launcher
 from sweeps.mistakes import Refused

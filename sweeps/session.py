@@ -10,11 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
-from sweeps import damage
 from sweeps.estimate import estimate
+from sweeps.folder import damage
+from sweeps.folder.lock import hold, holder
 from sweeps.journal import Journal
 from sweeps.launch import check_launcher
-from sweeps.lock import hold, holder
 from sweeps.mistakes import Refused
 from sweeps.plan import packs_of
 from sweeps.progress import Display

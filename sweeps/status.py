@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sweeps.folder.traces import Content, Progress, Traces, holder, read_traces, time_of
 from sweeps.mistakes import Refused
 from sweeps.states import DONE, SCORED
-from sweeps.traces import Content, Progress, Traces, holder, read_traces, time_of
 
 STATES = (*DONE, "failed", "missing")
 LONG = ("cells", "errors", "running", "interrupted", "resumable")  # left out of a list of studies

@@ -15,10 +15,10 @@ from ruamel.yaml import YAML
 from models.datasets import Dataset
 from models.datasets.split import training_rows
 from models.scores import Scorer
+from sweeps.folder.storage import write_whole
 from sweeps.mistakes import Refused
 from sweeps.plan import Pack, Run, all_runs, as_json
 from sweeps.results import DONE, Record
-from sweeps.storage import write_whole
 from sweeps.study import Study, read_yaml
 
 

@@ -25,11 +25,11 @@ from models.spec import Spec
 from models.train import TRAINER_VERSION, Trained, train
 from sweeps import checkpoints
 from sweeps.checkpoints import Keeper
+from sweeps.folder.storage import write_whole
+from sweeps.folder.timeline import FOLDER as TIMELINE
+from sweeps.folder.timeline import Timeline
 from sweeps.leaves import write_pack
 from sweeps.results import Record, write_part
-from sweeps.storage import write_whole
-from sweeps.timeline import FOLDER as TIMELINE
-from sweeps.timeline import Timeline
 
 # What besides the machine chooses kernels: the promise of equal bits holds between equal values.
 KERNEL_VARIABLES = (

@@ -18,12 +18,13 @@ from studies import tiny, write
 from models.saved import Saved
 from models.scores import Scorer
 from models.train import train
-from sweeps import checkpoints, kept
+from sweeps import checkpoints
 from sweeps.checkpoints import SHARE, Keeper
+from sweeps.folder import kept
+from sweeps.folder.timeline import Timeline
 from sweeps.plan import Pack, all_runs, packs_of
 from sweeps.results import read_codes, read_records
 from sweeps.study import load_study
-from sweeps.timeline import Timeline
 from sweeps.trial import Data, Job, run_pack
 
 STEPS = 40

@@ -18,15 +18,16 @@ from rich.console import Console
 from studies import tiny, write
 
 from models.spec import Spec
-from sweeps import damage, evidence, results, storage
-from sweeps.damage import Damage, find, set_aside, settle
+from sweeps import evidence, results
+from sweeps.folder import damage, storage
+from sweeps.folder.damage import Damage, find, set_aside, settle
+from sweeps.folder.packfiles import file_of, listed
+from sweeps.folder.seal import Damaged
+from sweeps.folder.storage import write_whole
 from sweeps.mistakes import Refused
-from sweeps.packfiles import file_of, listed
 from sweeps.progress import Display
 from sweeps.results import read_records, write_part
 from sweeps.run import train_missing
-from sweeps.seal import Damaged
-from sweeps.storage import write_whole
 from sweeps.study import load_study
 from sweeps.sweep import open_sweep
 

@@ -17,12 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import lock
-from sweeps.lock import Holder, hold, holder
+from sweeps.folder import lock
+from sweeps.folder.lock import Holder, hold, holder
 from sweeps.mistakes import Refused
 
 HERE = socket.gethostname()
-HOLD = "import subprocess, sys, time; from pathlib import Path; from sweeps.lock import hold\n"
+HOLD = (
+    "import subprocess, sys, time; from pathlib import Path; from sweeps.folder.lock import hold\n"
+)
 HOLD += "with hold(Path(sys.argv[1]), 'sweeps run x.yaml'):\n"
 WAIT = "    print('held', flush=True); time.sleep(60)\n"
 

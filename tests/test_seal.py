@@ -18,8 +18,8 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps import seal, storage
-from sweeps.seal import Damaged
+from sweeps.folder import seal, storage
+from sweeps.folder.seal import Damaged
 
 TABLE = pa.table({"run_id": ["a" * 16, "b" * 16], "auc": [0.5, None], "error": ["no", None]})
 TENSORS = {"x/weight": np.arange(6, dtype=np.float32).reshape(2, 3), "x/bias": np.zeros(2)}
@@ -202,7 +202,8 @@ def test_a_full_disk_leaves_the_file_before_and_nothing_else(tmp_path: Path) -> 
     """A real limit of the kernel's, in a process of its own."""
     storage.write_whole(tmp_path / "x.json", b"before")
     code = (
-        "import resource, sys; from pathlib import Path; from sweeps.storage import write_whole\n"
+        "import resource, sys; from pathlib import Path\n"
+        "from sweeps.folder.storage import write_whole\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "write_whole(Path(sys.argv[1]), b'1' * 5000)\n"
     )
@@ -221,7 +222,7 @@ def test_a_file_cannot_take_a_folders_place(tmp_path: Path) -> None:
 
 def test_a_rename_is_brought_to_the_disk(tmp_path: Path) -> None:
     """Seen from the kernel: the folder is synced, and after the rename."""
-    code = "import sys; from pathlib import Path; from sweeps.storage import write_whole\n"
+    code = "import sys; from pathlib import Path; from sweeps.folder.storage import write_whole\n"
     code += "import os\nseen = []\n"
     code += "sys.addaudithook(lambda name, args: seen.append((name, str(args[0]))))\n"
     code += "write_whole(Path(sys.argv[1]), b'x')\n"

@@ -18,8 +18,8 @@ from studies import tiny, write
 from models.datasets import Dataset
 from sweeps import overview, plan, results, status
 from sweeps.cli import main
+from sweeps.folder.storage import write_whole
 from sweeps.mistakes import Refused
-from sweeps.storage import write_whole
 from sweeps.study import Study, load_study
 
 # tiny: ae, vae normal, vae bimodal, wae relu, wae leaky_relu; three seeds each

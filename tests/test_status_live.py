@@ -21,11 +21,12 @@ from rich.console import Console
 from safetensors.numpy import save
 from studies import tiny, write
 
-from sweeps import overview, results, status, traces
+from sweeps import overview, results, status
 from sweeps.cli import main
+from sweeps.folder import traces
+from sweeps.folder.storage import write_whole
 from sweeps.mistakes import Refused
 from sweeps.plan import Run, all_runs, as_json
-from sweeps.storage import write_whole
 from sweeps.study import load_study
 
 # tiny: ae, vae normal, vae bimodal, wae relu, wae leaky_relu; here eight seeds each, 20 steps

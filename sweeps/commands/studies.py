@@ -10,8 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweeps import damage, session
+from sweeps import session
 from sweeps.commands import INCOMPLETE, INTERRUPTED, OK, REFUSED
+from sweeps.folder import damage
 from sweeps.predict import as_csv, check_out, write
 from sweeps.predict import predict as predicted
 from sweeps.report import as_json

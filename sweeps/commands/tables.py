@@ -10,11 +10,11 @@ from rich.console import Console
 
 from sweeps.answer import answer
 from sweeps.commands import INCOMPLETE, OK
+from sweeps.folder.storage import write_whole
 from sweeps.mistakes import Refused
 from sweeps.report import as_json, write_report
 from sweeps.results import to_parquet
 from sweeps.sheet import read_sheet
-from sweeps.storage import write_whole
 from sweeps.table import Columns
 from sweeps.terminal import print_table
 

@@ -18,11 +18,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, final
 
+from sweeps.folder.storage import write_whole
 from sweeps.freshness import source_digest
 from sweeps.launch import Watch
 from sweeps.launch.environment import TOKEN, environment
 from sweeps.mistakes import Refused
-from sweeps.storage import write_whole
 from sweeps.study import Resources
 from sweeps.trial import Data, Job
 

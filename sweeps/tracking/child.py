@@ -91,7 +91,7 @@ def _look(begin: dict[str, Any], told: Told, answers: IO[str]) -> Live:
 
 def _finish(live: Live, end: dict[str, Any]) -> Tracked:
     """Write the whole view; again for some seconds where the store fails only now."""
-    from sweeps.storage import read_parquet  # noqa: PLC0415
+    from sweeps.folder.storage import read_parquet  # noqa: PLC0415
     from sweeps.tracking.whole import bring_in_line  # noqa: PLC0415
 
     names = ("results", "summary")

@@ -9,10 +9,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from sweeps.packfiles import RECORDS, listed
-from sweeps.seal import Damaged
+from sweeps.folder.packfiles import RECORDS, listed
+from sweeps.folder.seal import Damaged
+from sweeps.folder.storage import read_parquet
 from sweeps.states import DONE, that_count
-from sweeps.storage import read_parquet
 from sweeps.tracking.outline import Outline
 from sweeps.tracking.problems import sentence
 from sweeps.tracking.view import View, quiet

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sweeps.seal import Damaged
-from sweeps.storage import read_parquet
+from sweeps.folder.seal import Damaged
+from sweeps.folder.storage import read_parquet
 from sweeps.tracking.outline import Group, Member, Outline
 
 CURVES = ("loss", "reconstruction", "divergence")

@@ -63,7 +63,7 @@ def running(folder: Path) -> list[dict[str, Any]]:
 
 def kept(folder: Path) -> dict[str, int]:
     """Return the steps that checkpoints hold, by run."""
-    from sweeps.kept import index  # noqa: PLC0415
+    from sweeps.folder.kept import index  # noqa: PLC0415
 
     return {run_id: one.step for run_id, one in index(folder).items()}
 

@@ -13,7 +13,7 @@ import pytest
 from processes import LOOPBACK, listening, processes_of, started
 from studies import tiny, write
 
-from sweeps.kept import index
+from sweeps.folder.kept import index
 
 STEPS = 30_000  # some fifteen seconds
 

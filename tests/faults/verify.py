@@ -19,8 +19,8 @@ from mlflow.entities import Run
 from safetensors.numpy import load_file
 from tracked import known, level, numbers, shown
 
+from sweeps.folder.storage import TEMPORARY
 from sweeps.results import NOT_DETERMINISTIC, OUTCOMES
-from sweeps.storage import TEMPORARY
 
 CIRCUMSTANCES = {*NOT_DETERMINISTIC, "study"}  # the study's name is a campaign's own
 CURVES = ("loss", "reconstruction", "divergence")

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sweeps.mistakes import Refused
-from sweeps.packfiles import (
+from sweeps.folder.packfiles import (
     CHECKPOINTS,
     RECORDS,
     SIDECARS,
@@ -22,9 +21,10 @@ from sweeps.packfiles import (
     read_rows,
     run_ids,
 )
-from sweeps.seal import Damaged
+from sweeps.folder.seal import Damaged
+from sweeps.folder.storage import TEMPORARY, read_parquet, read_safetensors, to_parquet, write_whole
+from sweeps.mistakes import Refused
 from sweeps.states import DONE, SCORED, that_count
-from sweeps.storage import TEMPORARY, read_parquet, read_safetensors, to_parquet, write_whole
 
 ASIDE = "damaged"
 WRITTEN_TO = (".", RECORDS, *SIDECARS, CHECKPOINTS, "figures")

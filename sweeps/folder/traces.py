@@ -15,10 +15,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from sweeps import damage, kept, lock
+from sweeps.folder import damage, kept, lock
+from sweeps.folder.packfiles import COUNTED, RECORDS, listed, read_rows
+from sweeps.folder.seal import Damaged
 from sweeps.mistakes import Refused
-from sweeps.packfiles import COUNTED, RECORDS, listed, read_rows
-from sweeps.seal import Damaged
 from sweeps.states import DONE, that_count
 
 Content = dict[str, Any]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from sweeps.folder.seal import Damaged
+from sweeps.folder.storage import read_parquet, read_safetensors
 from sweeps.mistakes import Refused
-from sweeps.seal import Damaged
-from sweeps.storage import read_parquet, read_safetensors
 
 RECORDS, CHECKPOINTS = "records", "checkpoints"
 SIDECARS = ("codes", "history", "members")

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from sweeps import seal
-from sweeps.seal import Damaged
+from sweeps.folder import seal
+from sweeps.folder.seal import Damaged
 
 # What a writer that was killed leaves: see write_whole.
 ENDINGS = "parquet|safetensors|json|yaml|html|csv|svg|png|made-from"
