@@ -83,8 +83,8 @@ class Plain(nn.Module):
     @torch.no_grad()
     def _copy_start(self, spec: Spec, seed: int) -> None:
         """Take the packed member's first values; its weights are (in, out), ours (out, in)."""
-        start = Member.start(spec, seed, self.images.shape[1])
-        layout = spec.assemble(self.images.shape[1]).parameters()
+        start = Member.start(spec, seed, self.images.shape[1:])
+        layout = spec.assemble(self.images.shape[1:]).parameters()
         values = layout.views(start.values, 1).values()
         for own, theirs in zip(self.layers.parameters(), values, strict=True):
             own.copy_(theirs[0].T if own.ndim > 1 else theirs[0])
@@ -134,7 +134,7 @@ def cases() -> list[Case]:
 def packed(case: Case, width: int) -> Pack:
     """Return a pack of the first `width` seeds at their start."""
     pixels, dtype = case.images.shape[1], case.images.dtype
-    starts = [Member.start(case.spec, seed, pixels, dtype) for seed in range(width)]
+    starts = [Member.start(case.spec, seed, (pixels,), dtype) for seed in range(width)]
     return Pack(case.spec, starts, case.images)
 
 

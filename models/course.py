@@ -35,14 +35,14 @@ class Course:
     ) -> None:
         """Start the seeds that are not in `resume`; images and rows are as in `Pack`."""
         self.spec, self._seeds, self._images, self._rows = spec, list(seeds), images, rows
-        pixels, count = images.shape[1], len(images if rows is None else rows)
+        shape, count = images.shape[1:], len(images if rows is None else rows)
         self._resumes = frozenset(seeds) & frozenset(resume)
         for seed in self._resumes:
-            check_saved(resume[seed], seed, spec, pixels, count)
+            check_saved(resume[seed], seed, spec, shape, count)
         every = [
             resume[seed]
             if seed in self._resumes
-            else Saved(seed, Member.start(spec, seed, pixels), np.empty((0, CURVE_PARTS)))
+            else Saved(seed, Member.start(spec, seed, shape), np.empty((0, CURVE_PARTS)))
             for seed in seeds
         ]
         self._curves = {one.seed: [tuple(row) for row in one.curve.tolist()] for one in every}

@@ -39,7 +39,7 @@ def evaluate(pack: Pack) -> list[Evaluation | None]:
     Returns what each member gives, in the pack's order; None where a code or a loss is not finite.
     """
     spec, images = pack.spec, pack.images
-    network = spec.assemble(images.shape[1])
+    network = pack.network
     members, count = len(pack.seeds), len(images)
     means, variances, errors = [], [], []
     for start in range(0, count, CHUNK):

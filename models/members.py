@@ -38,9 +38,11 @@ class Member:
     streams: dict[Purpose, Tensor]  # generator states
 
     @staticmethod
-    def start(spec: Spec, seed: int, pixels: int, dtype: torch.dtype = torch.float32) -> Member:
-        """Return the member before its first step."""
-        network = spec.assemble(pixels)
+    def start(
+        spec: Spec, seed: int, shape: Sequence[int], dtype: torch.dtype = torch.float32
+    ) -> Member:
+        """Return the member before its first step; images are (N, *shape)."""
+        network = spec.assemble(shape)
         values = network.parameters().first_row(stream(seed, "init")).to(dtype)
         return Member(
             seed=seed,
@@ -60,20 +62,20 @@ class Pack:
     def __init__(
         self, spec: Spec, members: Sequence[Member], images: Tensor, rows: Tensor | None = None
     ) -> None:
-        """Stack the members; images are (N, pixels), in the members' dtype, on any device.
+        """Stack the members; images are (N, ...), in the members' dtype, on any device.
 
         `rows` (R,) are the places of the images to train on, all of them where it is None.
         """
         if len({member.step for member in members}) != 1:
             msg = "a pack needs members, all at the same step"
             raise ValueError(msg)
-        self.spec, self.images, self.rows = spec, images, rows
+        self.spec, self.images, self.rows = spec, images.flatten(1), rows
         self.seeds = [member.seed for member in members]
         self.step = members[0].step
-        self._network = spec.assemble(images.shape[1])
+        self.network = spec.assemble(images.shape[1:])
         self._targets = spec.targets
         device = images.device
-        layout, running_layout = self._network.parameters(), self._network.buffers()
+        layout, running_layout = self.network.parameters(), self.network.buffers()
         self._layout, self._running_layout = layout, running_layout
         self._values = layout.pack(torch.stack([m.values for m in members]).to(device))
         self._first = layout.pack(torch.stack([m.first_moment for m in members]).to(device))
@@ -94,7 +96,7 @@ class Pack:
         self._training_views = Views(leaves, gradients, running, training=True)
         self.views = Views(layout.views(self._values.detach(), count), {}, running, training=False)
         batch, units = spec.training.batch_size, spec.stochastic_units
-        self._batch = images.new_empty(len(members) * batch, images.shape[1])
+        self._batch = images.new_empty(len(members) * batch, self.images.shape[1])
         self._noise = torch.empty(len(members), batch, units) if units else None
 
     def members(self) -> list[Member]:
@@ -130,7 +132,7 @@ class Pack:
         divergence = self.spec.divergence
         weight = divergence.weight_at(self.step) if divergence else 0.0
         loss = loss_of(
-            self._network,
+            self.network,
             self._training_views,
             images,
             noise,

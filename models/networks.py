@@ -6,7 +6,8 @@ To add one: a final settings class with an `assemble` method, and its place in `
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, final
 
@@ -120,9 +121,10 @@ class Mlp(Settings):
     batch_norm: bool = False
 
     def assemble(
-        self, pixels: int, units: int, activations: Activations, stochastic_units: int
+        self, shape: Sequence[int], units: int, activations: Activations, stochastic_units: int
     ) -> Autoencoder:
         """Return the autoencoder; `stochastic_units` of the code get a variance head."""
+        pixels = math.prod(shape)
         widths = [pixels, *self.hidden]
         log_variance = Linear("code.log_variance", widths[-1], stochastic_units)
         return Autoencoder(

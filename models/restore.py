@@ -6,7 +6,8 @@ trained on give the very codes that were kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,7 @@ class Restored:
 
     network: Autoencoder
     views: Views
-    pixels: int
+    shape: tuple[int, ...]
     units: int
 
     def encode(self, images: Floats) -> Floats:
@@ -39,7 +40,7 @@ class Restored:
         shape.
         """
         return _in_chunks(
-            lambda chunk: self.network.encode(self.views, chunk).mean, images, self.pixels
+            lambda chunk: self.network.encode(self.views, chunk).mean, images, math.prod(self.shape)
         )
 
     def decode(self, codes: Floats) -> Floats:
@@ -50,12 +51,12 @@ class Restored:
         return _in_chunks(lambda chunk: self.network.decode(self.views, chunk), codes, self.units)
 
 
-def restored(spec: Spec, tensors: Mapping[str, Floats], pixels: int) -> Restored:
-    """Return the member whose tensors, by block name, training kept.
+def restored(spec: Spec, tensors: Mapping[str, Floats], shape: Sequence[int]) -> Restored:
+    """Return the member whose tensors, by block name, training kept; images are of `shape`.
 
     Raises ValueError where a tensor is missing, has another shape or is not the specification's.
     """
-    network = spec.assemble(pixels)
+    network = spec.assemble(shape)
     parameters, buffers = network.parameters(), network.buffers()
     known = {block.name for layout in (parameters, buffers) for block in layout.blocks}
     if known != set(tensors):
@@ -64,7 +65,7 @@ def restored(spec: Spec, tensors: Mapping[str, Floats], pixels: int) -> Restored
         msg = f"these are no tensors of this specification: {wrong} is {what}"
         raise ValueError(msg)
     views = Views(_views(parameters, tensors), {}, _views(buffers, tensors), training=False)
-    return Restored(network, views, pixels, spec.code.class_units + spec.code.style_units)
+    return Restored(network, views, tuple(shape), spec.code.class_units + spec.code.style_units)
 
 
 def _views(layout: Layout, tensors: Mapping[str, Floats]) -> dict[str, Tensor]:

@@ -54,18 +54,18 @@ def curve_steps(steps: int) -> list[int]:
     return sorted({round(point) for point in np.linspace(1, steps, min(steps, CURVE_POINTS))})
 
 
-def check_saved(saved: Saved, seed: int, spec: Spec, pixels: int, images: int) -> None:
+def check_saved(saved: Saved, seed: int, spec: Spec, shape: Sequence[int], images: int) -> None:
     """Raise ValueError where `seed` of the specification cannot go on from what was saved.
 
-    `images` is the number of images to train on.
+    `images` is the number of images to train on, `shape` that of each.
     """
-    mistake = _mistake(saved, seed, spec, pixels, images)
+    mistake = _mistake(saved, seed, spec, shape, images)
     if mistake is not None:
         msg = f"seed {seed} cannot go on from what was saved of it: {mistake}"
         raise ValueError(msg)
 
 
-def _mistake(saved: Saved, seed: int, spec: Spec, pixels: int, images: int) -> str | None:
+def _mistake(saved: Saved, seed: int, spec: Spec, shape: Sequence[int], images: int) -> str | None:
     curve, member, steps = saved.curve, saved.member, spec.training.steps
     owners = {saved.seed, saved.seed if member is None else member.seed}
     if owners != {seed}:
@@ -78,12 +78,12 @@ def _mistake(saved: Saved, seed: int, spec: Spec, pixels: int, images: int) -> s
         return f"it is at step {saved.step}, expected 0 ... {steps}"
     if curve[:, 0].tolist() != [float(p) for p in curve_steps(steps) if p <= saved.step]:
         return f"expected the points of {steps} steps up to step {saved.step} in its curve"
-    return None if member is None else _wrong_size(member, spec, pixels, images)
+    return None if member is None else _wrong_size(member, spec, shape, images)
 
 
-def _wrong_size(member: Member, spec: Spec, pixels: int, images: int) -> str | None:
+def _wrong_size(member: Member, spec: Spec, shape: Sequence[int], images: int) -> str | None:
     """Name the first tensor that is not as large as a member's of this specification."""
-    network = spec.assemble(pixels)
+    network = spec.assemble(shape)
     size, running = network.parameters().size, network.buffers().size
     left = -member.step * spec.training.batch_size % images  # of the last epoch that was drawn
     state = stream(0, "init").get_state().shape[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -72,10 +72,10 @@ class Spec(Settings):
         """Return the objective's row of the table."""
         return OBJECTIVES[self.objective]
 
-    def assemble(self, pixels: int) -> Autoencoder:
-        """Return the network for images of so many pixels."""
+    def assemble(self, shape: Sequence[int]) -> Autoencoder:
+        """Return the network for images of a shape, (C, H, W) or (pixels,)."""
         units = self.code.class_units + self.code.style_units
-        return self.network.assemble(pixels, units, self.activations, self.stochastic_units)
+        return self.network.assemble(shape, units, self.activations, self.stochastic_units)
 
     @property
     def activations(self) -> Activations:

@@ -60,16 +60,16 @@ def train(
     keeper: Keeper | None = None,
     progress: Progress | None = None,
 ) -> list[Trained]:
-    """Train every seed, together, on images (N, pixels); results are in the order of `seeds`.
+    """Train every seed, together, on images (N, C, H, W); results are in the order of `seeds`.
 
     `images` may be a memory map, of which only the rows of a batch are read at a time. `rows` (R,)
     are the images to train on; codes are of all, `reconstruction` and `divergence_value` of the
     others. A seed goes on from what `resume` has under it, else from its start. `keeper` is asked
     after every step whether to save. `progress` is called with the sum of the members' steps, all
     of its steps where one diverged, at each point of the learning curve and after saving. Raises
-    ValueError on images that are not finite or not (N, pixels), on rows that leave no image to
-    either part, on a seed that is given twice, and on a saved state that is not this seed's and
-    specification's.
+    ValueError on images that are not finite or not (N, C, H, W) or (N, pixels), on rows that leave
+    no image to either part, on a seed that is given twice, and on a saved state that is not this
+    seed's and specification's.
     """
     _check(seeds, images, rows)
     with quiet_machine():
@@ -110,8 +110,8 @@ def quiet_machine() -> Iterator[None]:
 def _check(
     seeds: Sequence[int], images: NDArray[np.float32], rows: NDArray[np.int64] | None
 ) -> None:
-    if images.ndim != 2 or not len(images):  # noqa: PLR2004
-        msg = f"images must be (N, pixels), not {images.shape}"
+    if images.ndim not in (2, 4) or not len(images):
+        msg = f"images must be (N, C, H, W) or (N, pixels), not {images.shape}"
         raise ValueError(msg)
     if not all(np.isfinite(images[i : i + CHECKED]).all() for i in range(0, len(images), CHECKED)):
         msg = "images hold NaN or Inf"

@@ -32,7 +32,7 @@ class Estimate:
     gpu_hours: float
 
 
-def estimate(packs: Sequence[Pack], pixels: int, images: int, slots: int, gpus: float) -> Estimate:
+def estimate(packs: Sequence[Pack], shape: tuple[int, ...], slots: int, gpus: float) -> Estimate:
     """Estimate the time to train packs on so many slots; the data is random, nothing is kept."""
     if not packs:
         return Estimate(0.0, 0.0)
@@ -44,14 +44,14 @@ def estimate(packs: Sequence[Pack], pixels: int, images: int, slots: int, gpus: 
     chosen = list(widest.values())
     timed = chosen[:: -(-len(chosen) // MOST_TIMED)]
     with quiet_machine():
-        costs = {p.runs[0].cell_id: _step(p, pixels, images, BUDGET / len(timed)) for p in timed}
+        costs = {p.runs[0].cell_id: _step(p, shape, BUDGET / len(timed)) for p in timed}
     usual = sum(costs.values()) / len(costs)
     busy = [
         pack.cell.spec.training.steps * costs.get(pack.runs[0].cell_id, usual) + PER_PACK
         for pack in packs
     ]
     runs = sum(len(pack.runs) for pack in packs)
-    after = AFTERWARDS + runs * (PER_RUN + PER_IMAGE * images)
+    after = AFTERWARDS + runs * (PER_RUN + PER_IMAGE * shape[0])
     return Estimate(START_UP + _span(busy, slots) + after, sum(busy) * gpus / 3600)
 
 
@@ -64,11 +64,11 @@ def _span(busy: Sequence[float], slots: int) -> float:
     return max(ends)
 
 
-def _step(pack: Pack, pixels: int, images: int, budget: float) -> float:
+def _step(pack: Pack, shape: tuple[int, ...], budget: float) -> float:
     """Return the seconds of one optimiser step of all members."""
     start = time.perf_counter()
-    data = torch.rand(images, pixels, generator=torch.Generator().manual_seed(0))
-    members = [Member.start(pack.cell.spec, run.seed, pixels) for run in pack.runs]
+    data = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    members = [Member.start(pack.cell.spec, run.seed, shape[1:]) for run in pack.runs]
     trial = Members(pack.cell.spec, members, data)
     trial.advance()
     steps, begun = 0, time.perf_counter()

@@ -104,15 +104,15 @@ def _parts(folder: Path, runs: Sequence[Row], columns: list[str] | None = None) 
     return tables
 
 
-def member_of(folder: Path, run: Row, spec: Spec, pixels: int) -> Restored | None:
+def member_of(folder: Path, run: Row, spec: Spec, shape: Sequence[int]) -> Restored | None:
     """Return a run's trained member from its weights, None where they cannot be read."""
     try:
-        return read_member(folder, run, spec, pixels)
+        return read_member(folder, run, spec, shape)
     except UNREADABLE:
         return None
 
 
-def read_member(folder: Path, run: Row, spec: Spec, pixels: int) -> Restored:
+def read_member(folder: Path, run: Row, spec: Spec, shape: Sequence[int]) -> Restored:
     """Return a run's trained member from its weights.
 
     Raises OSError or ValueError where they are missing, damaged or another's.
@@ -120,7 +120,7 @@ def read_member(folder: Path, run: Row, spec: Spec, pixels: int) -> Restored:
     path, prefix = folder / "members" / f"{run['pack']}.safetensors", f"{run['run_id']}/"
     kept = read_safetensors(path)
     own = {name.removeprefix(prefix): kept[name] for name in kept if name.startswith(prefix)}
-    return restored(spec, own, pixels)
+    return restored(spec, own, shape)
 
 
 def evenly(labels: NDArray[np.int64] | None, count: int, wanted: int) -> list[int]:

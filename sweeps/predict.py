@@ -235,7 +235,7 @@ def restore(sweep: Sweep, run: Run, record: Record) -> Restored:
     """
     path = sweep.folder / "members" / f"{record['pack']}.safetensors"
     try:
-        return read_member(sweep.folder, record, run.cell.spec, sweep.dataset.pixels.shape[1])
+        return read_member(sweep.folder, record, run.cell.spec, sweep.dataset.images.shape[1:])
     except FileNotFoundError:
         text = f"{path}: no such file: the weights of seed {run.seed} are gone"
     except (OSError, ValueError) as failure:

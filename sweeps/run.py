@@ -114,7 +114,7 @@ class _Rounds:
 def _rounds(call: _Rounds, packs: Sequence[Pack]) -> None:
     """Execute packs until nothing is left that may be tried again."""
     sweep, retries = call.sweep, Retries()
-    data = Data(sweep.dataset.pixels, sweep.dataset.image_digest, sweep.scorer, sweep.rows)
+    data = Data(sweep.dataset.images, sweep.dataset.image_digest, sweep.scorer, sweep.rows)
     commit = _git_commit()
     while packs:
         start = time.monotonic()

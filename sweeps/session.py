@@ -66,8 +66,7 @@ def planned(sweep: Sweep) -> dict[str, Any]:
     slots = max(1, int((os.cpu_count() or 1) / study.resources.cpus))
     slots = min(slots, study.resources.max_concurrent or slots)
     packs = packs_of(missing, slots)
-    images, pixels = sweep.dataset.pixels.shape
-    guess = estimate(packs, pixels, images, slots, study.resources.gpus)
+    guess = estimate(packs, sweep.dataset.images.shape, slots, study.resources.gpus)
     return {
         "study": study.name,
         "cells": len(study.cells),

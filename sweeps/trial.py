@@ -61,12 +61,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Data:
-    """What every pack of a study reads: pixels (N, D) for training, the scorer for afterwards.
+    """What every pack of a study reads: images (N, C, H, W) to train on, the scorer for afterwards.
 
     `rows` are the places of the images to train on, None for all.
     """
 
-    pixels: NDArray[np.float32]
+    images: NDArray[np.float32]
     image_digest: str
     scorer: Scorer
     rows: NDArray[np.int64] | None = None
@@ -74,9 +74,9 @@ class Data:
     def __getstate__(self) -> dict[str, Any]:
         """Send images that are mapped from a file as its name: a worker maps the same file."""
         state = dict(self.__dict__)
-        file = getattr(self.pixels, "filename", None)
+        file = getattr(self.images, "filename", None)
         if file is not None:
-            state["pixels"] = (os.fspath(file), self.pixels.shape)
+            state["images"] = (os.fspath(file), self.images.shape)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -84,10 +84,10 @@ class Data:
 
         Raises FileNotFoundError on a machine that has it not.
         """
-        if isinstance(state["pixels"], tuple):
-            file, shape = state["pixels"]
+        if isinstance(state["images"], tuple):
+            file, shape = state["images"]
             images = np.load(file, mmap_mode="c", allow_pickle=False)
-            state = {**state, "pixels": images.reshape(shape)}
+            state = {**state, "images": images.reshape(shape)}
         self.__dict__.update(state)
 
 
@@ -107,7 +107,7 @@ def run_pack(job: Job, data: Data, progress: Callable[[int], None] | None = None
             members = train(
                 job.spec,
                 job.seeds,
-                data.pixels,
+                data.images,
                 rows=data.rows,
                 device=job.device,
                 resume=resume,
@@ -158,13 +158,12 @@ def here() -> dict[str, Any]:
 def _resumable(job: Job, data: Data) -> dict[int, Saved]:
     """Return by seed what the members can go on from; what does not fit is left where it is."""
     found = checkpoints.read(Path(job.folder), job.run_ids)
-    images, pixels = data.pixels.shape
-    count = images if data.rows is None else len(data.rows)
+    count = len(data.images if data.rows is None else data.rows)
     fitting = {}
     for run_id, seed in zip(job.run_ids, job.seeds, strict=True):
         if run_id in found:
             with contextlib.suppress(ValueError):
-                check_saved(found[run_id], seed, job.spec, pixels, count)
+                check_saved(found[run_id], seed, job.spec, data.images.shape[1:], count)
                 fitting[seed] = found[run_id]
     return fitting
 

@@ -292,7 +292,7 @@ class PlainMember:
     def of(spec: Spec, member: Member, pixels: int) -> PlainMember:
         """Copy the member's values; nothing is shared."""
         module = PlainAutoencoder(spec, pixels)
-        network = spec.assemble(pixels)
+        network = spec.assemble((pixels,))
         rows = ((network.parameters(), member.values), (network.buffers(), member.buffers))
         own = module.tensors()
         for layout, row in rows:
@@ -317,7 +317,7 @@ class PlainMember:
 def plain_losses(spec: Spec, seed: int, images: NDArray[np.float32]) -> list[float]:
     """Train one seed in float64 by the plain module; return the total loss of every step."""
     data = torch.from_numpy(images).to(DOUBLE)
-    member = Member.start(spec, seed, data.shape[1], DOUBLE)
+    member = Member.start(spec, seed, data.shape[1:], DOUBLE)
     draws, plain = Pack(spec, [member], data), PlainMember.of(spec, member, data.shape[1])
     losses = []
     for step in range(spec.training.steps):

@@ -58,7 +58,7 @@ def finish(folder: Path, text: str = STUDY, *, labelled: bool = True) -> Finishe
     study, dataset = load_study(folder / "study.yaml")
     if not labelled:
         dataset = replace(dataset, labels=None, class_names=())
-    data = trial.Data(dataset.pixels, dataset.image_digest, Scorer(dataset.labels, "0" * 64))
+    data = trial.Data(dataset.images, dataset.image_digest, Scorer(dataset.labels, "0" * 64))
     runs = plan.all_runs(study, dataset)
 
     def fail(_: int) -> None:

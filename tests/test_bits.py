@@ -52,7 +52,7 @@ def digests(case: Case, seeds: Sequence[int]) -> dict[int, str]:
 
 
 def start(case: Case, seeds: Sequence[int]) -> list[Member]:
-    return [Member.start(case.spec(), seed, case.shape.pixels) for seed in seeds]
+    return [Member.start(case.spec(), seed, (case.shape.pixels,)) for seed in seeds]
 
 
 def advanced(case: Case, members: Sequence[Member], steps: int) -> list[Member]:

@@ -47,7 +47,7 @@ class Place:
     def __init__(self, tmp_path: Path, seeds: int = 4) -> None:
         study, dataset = load_study(write(tmp_path, tiny(cells=[CELL], seeds=seeds)))
         scorer = Scorer(dataset.labels, dataset.label_digest or "")
-        self.data = Data(dataset.pixels, dataset.image_digest, scorer)
+        self.data = Data(dataset.images, dataset.image_digest, scorer)
         self.runs = all_runs(study, dataset)
 
     def job(self, folder: Path, *seeds: int, period: float = 0.0) -> Job:
@@ -145,7 +145,7 @@ def test_a_checkpoint_of_other_images_is_not_gone_on_from(tmp_path: Path) -> Non
     place = Place(tmp_path, seeds=1)
     folder = tmp_path / "x"
     place.stopped(place.job(folder, 0), 20)
-    fewer = dataclasses.replace(place.data, pixels=place.data.pixels[:100])
+    fewer = dataclasses.replace(place.data, images=place.data.images[:100])
     fewer = dataclasses.replace(fewer, scorer=Scorer(place.data.scorer.labels[:100], "d"))
     (record,) = run_pack(place.job(folder, 0), fewer)
     assert record["status"] in ("ok", "collapsed")
@@ -178,7 +178,7 @@ def test_the_period_is_the_shortest_or_what_the_cost_allows(tmp_path: Path) -> N
     keeper = Spy(tmp_path, job.pack_id, job.run_ids, 0.0, timeline)
     longer = job.spec.training.model_copy(update={"steps": 6000})
     spec = job.spec.model_copy(update={"training": longer})
-    train(spec, job.seeds, place.data.pixels, keeper=keeper)
+    train(spec, job.seeds, place.data.images, keeper=keeper)
     assert len(times) >= 2
     for (since, following), span in zip(times, timeline.spans, strict=True):
         assert following - since >= span["seconds"] / SHARE

@@ -159,7 +159,7 @@ def test_reconstructions_are_what_the_member_makes(done: Finished) -> None:
         weights = load_file(done.folder / "members" / f"{run['pack']}.safetensors")
         start = f"{run['run_id']}/"
         tensors = {n.removeprefix(start): a for n, a in weights.items() if n.startswith(start)}
-        member = restored(specs[cell], tensors, 64)
+        member = restored(specs[cell], tensors, (64,))
         back = member.decode(kept_codes(done)[run["run_id"]][numbers].astype(np.float32))
         assert values(own) == pytest.approx(back, abs=1e-5)
 

@@ -26,8 +26,8 @@ def test_mapped_images_are_pickled_as_the_name_of_their_file(tmp_path: Path) -> 
     sent = pickle.dumps(data)
     assert len(sent) < 2000 < images.nbytes
     arrived = pickle.loads(sent)  # noqa: S301 - written a line above
-    assert isinstance(arrived.pixels, np.memmap)
-    np.testing.assert_array_equal(arrived.pixels, images.reshape(300, -1))
+    assert isinstance(arrived.images, np.memmap)
+    np.testing.assert_array_equal(arrived.images, images.reshape(300, -1))
     in_memory = Data(images.reshape(300, -1), "0" * 64, Scorer(None, ""))
     assert len(pickle.dumps(in_memory)) > images.nbytes
     (tmp_path / "images.npy").unlink()

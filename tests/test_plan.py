@@ -61,9 +61,8 @@ def test_a_pack_is_named_by_its_members_alone() -> None:
 
 def test_the_estimate_grows_with_the_work_and_shrinks_with_slots() -> None:
     packs = packs_of(all_runs(STUDY, DATASET), 1, 8)
-    images, pixels = DATASET.pixels.shape
-    one = estimate(packs, pixels, images, 1, 0.5)
-    four = estimate(packs, pixels, images, 4, 0.5)
+    one = estimate(packs, DATASET.images.shape, 1, 0.5)
+    four = estimate(packs, DATASET.images.shape, 4, 0.5)
     assert 0 < four.seconds < one.seconds
     assert one.gpu_hours > 0
-    assert estimate([], pixels, images, 1, 0).seconds == 0
+    assert estimate([], DATASET.images.shape, 1, 0).seconds == 0

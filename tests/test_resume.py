@@ -369,7 +369,7 @@ def test_each_part_of_a_member_counts(part: str) -> None:
     assert len({digest(each) for (each,) in results}) == 2
 
 
-SIZE = spec(30).assemble(64).parameters().size
+SIZE = spec(30).assemble((64,)).parameters().size
 
 
 @pytest.mark.parametrize(

@@ -229,13 +229,13 @@ def test_training_never_sees_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     real = launch.run_pack
 
     def spy(job: Any, data: Any, progress: Any) -> Any:
-        seen.append(data.pixels)
+        seen.append(data.images)
         return real(job, data, progress)
 
     monkeypatch.setattr(launch, "run_pack", spy)
     trained(sweep)
     assert len(seen) == 5
-    assert all(np.array_equal(pixels, sweep.dataset.pixels) for pixels in seen)
+    assert all(np.array_equal(images, sweep.dataset.images) for images in seen)
 
 
 class Breaking:

@@ -146,8 +146,10 @@ def test_nothing_is_left_where_every_member_diverges() -> None:
 
 def test_a_poisoned_member_poisons_no_partner() -> None:
     """The poison of one NaN weight reaches all of its member, and only of its member."""
-    pack = Pack(spec(), [Member.start(spec(), s, 64) for s in (0, 1, 2)], torch.from_numpy(PIXELS))
-    twin = Pack(spec(), [Member.start(spec(), s, 64) for s in (0, 2)], torch.from_numpy(PIXELS))
+    pack = Pack(
+        spec(), [Member.start(spec(), s, (64,)) for s in (0, 1, 2)], torch.from_numpy(PIXELS)
+    )
+    twin = Pack(spec(), [Member.start(spec(), s, (64,)) for s in (0, 2)], torch.from_numpy(PIXELS))
     pack.views.values["encoder.0.weight"][1, 0, 0] = torch.nan
     with quiet_machine():
         for _ in range(10):
@@ -162,8 +164,8 @@ def test_a_poisoned_member_poisons_no_partner() -> None:
 @pytest.mark.parametrize(
     ("seeds", "images", "sentence"),
     [
-        ([0], np.zeros((4, 8, 8)), "images must be (N, pixels), not (4, 8, 8)"),
-        ([0], np.zeros((0, 8)), "images must be (N, pixels), not (0, 8)"),
+        ([0], np.zeros((4, 8, 8)), "images must be (N, C, H, W) or (N, pixels), not (4, 8, 8)"),
+        ([0], np.zeros((0, 8)), "images must be (N, C, H, W) or (N, pixels), not (0, 8)"),
         ([0], np.array([[0.0, np.nan]]), "images hold NaN or Inf"),
         ([0], np.array([[0.0, np.inf]]), "images hold NaN or Inf"),
         ([], np.zeros((4, 8)), "seeds must be distinct and at least one: []"),
@@ -178,9 +180,9 @@ def test_bad_input_is_refused(seeds: list[int], images: NDArray[Any], sentence: 
 
 def test_members_of_different_steps_make_no_pack() -> None:
     images = torch.from_numpy(PIXELS)
-    pack = Pack(spec(), [Member.start(spec(), 0, 64)], images)
+    pack = Pack(spec(), [Member.start(spec(), 0, (64,))], images)
     pack.advance()
-    mixed = [*pack.members(), Member.start(spec(), 1, 64)]
+    mixed = [*pack.members(), Member.start(spec(), 1, (64,))]
     for members in (mixed, []):
         with pytest.raises(ValueError, match=r"^a pack needs members, all at the same step$"):
             Pack(spec(), members, images)
@@ -229,7 +231,7 @@ def test_each_epoch_sees_each_image_once_and_its_remainder_carries_over() -> Non
     """37 images in batches of 16: the third batch takes five of one epoch, eleven of the next."""
     images = torch.arange(37.0)[:, None].expand(37, 64).contiguous()
     pack = Pack(
-        spec(training={"batch_size": 16}), [Member.start(spec(), s, 64) for s in (0, 1)], images
+        spec(training={"batch_size": 16}), [Member.start(spec(), s, (64,)) for s in (0, 1)], images
     )
     seen = torch.cat([pack.next_batch()[:, :, 0].clone() for _ in range(37)], 1)
     for row in seen.int():
@@ -241,7 +243,7 @@ def test_each_epoch_sees_each_image_once_and_its_remainder_carries_over() -> Non
 
 def test_fewer_images_than_a_batch_are_seen_again_within_it() -> None:
     images = torch.arange(7.0)[:, None].expand(7, 64).contiguous()
-    pack = Pack(spec(), [Member.start(spec(), 0, 64)], images)
+    pack = Pack(spec(), [Member.start(spec(), 0, (64,))], images)
     counts = torch.bincount(pack.next_batch()[0, :, 0].int(), minlength=7)
     assert counts.min() >= 4
     assert counts.sum() == 32

@@ -82,7 +82,7 @@ def train(folder: Path, **changes: Any) -> Finished:
     dataset = done.dataset
     assert dataset.label_digest is not None
     scorer = Scorer(dataset.labels, dataset.label_digest)
-    data = trial.Data(dataset.pixels, dataset.image_digest, scorer)
+    data = trial.Data(dataset.images, dataset.image_digest, scorer)
     for pack in plan.packs_of(done.runs, slots=1, width=2):
         seeds, ids = zip(*((run.seed, run.run_id) for run in pack.runs), strict=True)
         cell_id, spec = pack.runs[0].cell_id, pack.cell.spec

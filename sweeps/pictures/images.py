@@ -32,7 +32,7 @@ def image_pictures(material: Trained) -> Iterator[Picture]:
     made, made_marks, heads = list[Sheet](), list[list[Row]](), set[tuple[str, ...]]()
     for row, spec, runs in material.cells()[:MOST_SHEETS]:
         run = median_run(runs, material.study.metric)
-        member = run and member_of(material.folder, run, spec, pixels.shape[1])
+        member = run and member_of(material.folder, run, spec, dataset.images.shape[1:])
         if not run or not member:
             continue
         back = member.decode(member.encode(chosen))
