@@ -15,6 +15,7 @@ from scipy.special import ndtr, softmax
 from torch import Tensor
 
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+SPAN = 8  # scales from a mean: 1e-15 of a Gaussian lies beyond
 FAR = 40  # scales from a mean: nothing of a Gaussian is left there, even in float64
 CLIMBS = 1000
 NOTHING = -80.0  # beside a term of 0; below -87 exp makes subnormal numbers, at ten times the cost
@@ -62,6 +63,12 @@ class Distribution(Protocol):
 
     def quantile(self, share: Array) -> Array:
         """Return where the distribution function of a single unit reaches share (0 to 1)."""
+
+    def span(self) -> tuple[float | Tensor, float | Tensor]:
+        """Return between which values a single unit lies, but for 1e-15 of it."""
+
+    def marginal(self, unit: int) -> Distribution:
+        """Return the distribution of one unit."""
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw (*shape, U), float32 on the CPU."""
@@ -135,6 +142,23 @@ class Mixture:
             low, high = np.where(below, middle, low), np.where(below, high, middle)
         result: Array = (low + high) / 2
         return result
+
+    def span(self) -> tuple[float, float]:
+        """Return between which values a single unit lies, but for 1e-15 of it."""
+        places = list(zip(self.means, self.scales, strict=True))
+        low = min(mean[0] - SPAN * scale for mean, scale in places)
+        return low, max(mean[0] + SPAN * scale for mean, scale in places)
+
+    def widened(self, factor: float) -> Mixture:
+        """Return the same with every scale so many times as large."""
+        scales = tuple(scale * factor for scale in self.scales)
+        return self if factor == 1 else Mixture(self.means, scales, self.weights)
+
+    def marginal(self, unit: int) -> Mixture:
+        """Return the distribution of one unit: a mixture with the same scales and weights."""
+        if self.units == 1:
+            return self
+        return Mixture(tuple((mean[unit],) for mean in self.means), self.scales, self.weights)
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw (*shape, U), float32 on the CPU."""
@@ -235,6 +259,15 @@ class Box:
         """Return where the distribution function of a single unit reaches share (0 to 1)."""
         place: Array = self.low + share * (self.high - self.low)
         return place
+
+    def span(self) -> tuple[float, float]:
+        """Return between which values a unit lies."""
+        return self.low, self.high
+
+    def marginal(self, unit: int) -> Box:
+        """Return the distribution of one unit: all are alike."""
+        del unit
+        return Box(self.low, self.high, 1)
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw (*shape, U), float32 on the CPU."""

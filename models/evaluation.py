@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.members import Pack
-from models.networks import Code
+from models.networks import Autoencoder, Code
 from models.objectives import divergence_of, draw, sample_code
+from models.packed import Views
 from models.spec import Spec
 from models.streams import stream
 
@@ -63,7 +65,7 @@ def evaluate(pack: Pack) -> list[Evaluation | None]:
             continue
         own = code.mean[[place]][:, judged]
         spread = None if code.log_variance is None else code.log_variance[[place]][:, judged]
-        distance = _distance(spec, seed, Code(own, spread))
+        distance = _distance(spec, seed, Code(own, spread), network, _of_one(pack.views, place))
         results.append(Evaluation(member_code, error_means[place], distance))
     return results
 
@@ -76,7 +78,19 @@ def _judged(pack: Pack) -> Tensor:
     return left.nonzero().squeeze(1)
 
 
-def _distance(spec: Spec, seed: int, code: Code) -> float | None:
+def _of_one(views: Views, place: int) -> Views:
+    """Return one member's critic and learned prior, in float64."""
+    own = {
+        name: view[[place]].double()
+        for name, view in views.values.items()
+        if name.startswith(("prior.", "critic."))
+    }
+    return Views(own, {}, {}, training=False)
+
+
+def _distance(
+    spec: Spec, seed: int, code: Code, network: Autoencoder, views: Views
+) -> float | None:
     """Return one member's unweighted divergence over all its images (1, N, C + T), in float64.
 
     What is random in it comes from a stream of its own, the same however long the training was.
@@ -86,18 +100,21 @@ def _distance(spec: Spec, seed: int, code: Code) -> float | None:
         return None
     generator = stream(seed, "evaluation")
     mean, spread = code.mean.double(), code.log_variance
-    if spread is None:
+    whole = Code(mean, None if spread is None else spread.double())
+    noise = None if spread is None else torch.randn(spread.shape, generator=generator).to(mean)
+    of = functools.partial(divergence_of, network, views, divergence, targets)
+    if divergence.compares != "density":
         drawn = [
             None if part is None else part.unsqueeze(0).to(mean)
             for part in draw(divergence, targets, mean.shape[1], generator)
         ]
-        return float(divergence_of(divergence, targets, Code(mean, None), mean, drawn))
-    noise = torch.randn(spread.shape, generator=generator).to(mean)
+        return float(of(whole, sample_code(whole, noise), drawn))
+    assert spread is not None and noise is not None  # noqa: S101, PT018 - densities have both
     total = 0.0
     for start in range(0, mean.shape[1], SUMMED):
         rows = slice(start, start + SUMMED)
         part = Code(mean[:, rows], spread[:, rows].double())
         sample = sample_code(part, noise[:, rows])
-        value = divergence_of(divergence, targets, part, sample, [None] * len(targets))
+        value = of(part, sample, [None] * len(targets))
         total += float(value) * part.mean.shape[1]
     return total / mean.shape[1]

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.adam import adam
 
-from models.objectives import Loss, draw, loss_of
+from models.divergences import Adversarial
+from models.objectives import Loss, Target, draw, loss_of
 from models.packed import Views
 from models.spec import Spec
 from models.streams import PURPOSES, Purpose, stream
@@ -73,7 +74,6 @@ class Pack:
         self.seeds = [member.seed for member in members]
         self.step = members[0].step
         self.network = spec.assemble(images.shape[1:])
-        self._targets = spec.targets
         device = images.device
         layout, running_layout = self.network.parameters(), self.network.buffers()
         self._layout, self._running_layout = layout, running_layout
@@ -129,14 +129,14 @@ class Pack:
     def advance(self) -> Loss:
         """Take one optimiser step; return the losses that it went by, (S,) each."""
         images, noise, drawn = self.next_batch(), self.next_noise(), self.next_drawn()
-        divergence = self.spec.divergence
+        divergence, targets = self.spec.divergence, self._targets
         weight = divergence.weight_at(self.step) if divergence else 0.0
         loss = loss_of(
             self.network,
             self._training_views,
             images,
             noise,
-            self._targets,
+            targets,
             drawn,
             divergence,
             weight,
@@ -175,30 +175,44 @@ class Pack:
         divergence, batch = self.spec.divergence, self.spec.training.batch_size
         if divergence is None:
             return []
-        each = [draw(divergence, self._targets, batch, g["prior"]) for g in self._generators]
+        targets = self._targets
+        each = [draw(divergence, targets, batch, g["prior"]) for g in self._generators]
         return [
             None if part[0] is None else torch.stack(part).to(self.images)
             for part in map(list, zip(*each, strict=True))
         ]
 
+    @property
+    def _targets(self) -> tuple[Target, ...]:
+        return self.spec.targets_at(self.step)
+
     @torch.no_grad()
     def _update(self) -> None:
-        adam(
-            [self._values],
-            [self._gradients],
-            [self._first],
-            [self._second],
-            [],
-            [self._adam_step],
-            fused=True,
-            amsgrad=False,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
-            lr=self.spec.training.learning_rate,
-            weight_decay=0.0,
-            eps=ADAM_EPSILON,
-            maximize=False,
-        )
+        """Step the networks and then, at a rate of their own, the critics that lie behind them."""
+        rate, divergence = self.spec.training.learning_rate, self.spec.divergence
+        cut = self.network.critics_start * len(self.seeds)
+        parts = [(slice(0, cut), rate)]
+        if self.network.critics and isinstance(divergence, Adversarial):
+            parts.append((slice(cut, None), rate * divergence.rate))
+        # Every call counts the step.
+        counts = [self._adam_step, *(self._adam_step.clone() for _ in parts[1:])]
+        for (part, own_rate), count in zip(parts, counts, strict=True):
+            adam(
+                [self._values[part]],
+                [self._gradients[part]],
+                [self._first[part]],
+                [self._second[part]],
+                [],
+                [count],
+                fused=True,
+                amsgrad=False,
+                beta1=BETAS[0],
+                beta2=BETAS[1],
+                lr=own_rate,
+                weight_decay=0.0,
+                eps=ADAM_EPSILON,
+                maximize=False,
+            )
 
 
 def _restored(state: Tensor) -> torch.Generator:

@@ -15,7 +15,7 @@ import torch
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from torch import Tensor
 
-from models.packed import BatchNorm, Block, Layout, Linear, Views, elu
+from models.packed import BatchNorm, Block, Layout, Linear, Parameter, Views, elu
 from models.settings import Settings, as_kind
 
 Layer = Linear | BatchNorm | Callable[[Tensor], Tensor]
@@ -28,6 +28,9 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "gelu": torch.nn.functional.gelu,  # with the error function
     "tanh": torch.tanh_,
 }
+
+
+CRITIC_SLOPE = 0.2  # of its leaky ReLU, as in Radford et al. 2016 (arXiv:1511.06434)
 
 
 class Activations(Settings):
@@ -78,12 +81,24 @@ class Autoencoder:
     mean: Linear
     log_variance: Linear | None
     decoder: tuple[Layer, ...]
+    squash: bool = False  # tanh on the means
+    prior: tuple[Parameter, ...] = ()  # what the member learns of its prior
+    critics: tuple[tuple[Linear, ...], ...] = ()  # what the divergence trains, for each part
 
     @property
-    def _named(self) -> list[Linear | BatchNorm]:
+    def _own(self) -> list[Linear | BatchNorm | Parameter]:
         heads = [self.mean, *([self.log_variance] if self.log_variance else [])]
         layers = [*self.body, *heads, *self.decoder]
-        return [layer for layer in layers if isinstance(layer, Linear | BatchNorm)]
+        return [*(layer for layer in layers if isinstance(layer, Linear | BatchNorm)), *self.prior]
+
+    @property
+    def _named(self) -> list[Linear | BatchNorm | Parameter]:
+        return [*self._own, *(layer for critic in self.critics for layer in critic)]
+
+    @property
+    def critics_start(self) -> int:
+        """Return the place in a member's row where the critics' parameters begin."""
+        return Layout(tuple(block for layer in self._own for block in layer.blocks())).size
 
     def parameters(self) -> Layout:
         """Return where a member's parameters lie."""
@@ -97,11 +112,19 @@ class Autoencoder:
         """Encode (S, B, pixels)."""
         hidden = _through(self.body, views, images)
         spread = self.log_variance(views, hidden) if self.log_variance else None
-        return Code(self.mean(views, hidden), spread)
+        mean = self.mean(views, hidden)
+        return Code(mean.tanh() if self.squash else mean, spread)
 
     def decode(self, views: Views, code: Tensor) -> Tensor:
         """Decode (S, B, C + T) to (S, B, pixels)."""
         return _through(self.decoder, views, code)
+
+    def judge(self, views: Views, part: int, codes: Tensor) -> Tensor:
+        """Return the logits (S, n, 1) that a part's critic gives to codes (S, n, U)."""
+        *hidden, last = self.critics[part]
+        for layer in hidden:
+            codes = torch.nn.functional.leaky_relu(layer(views, codes), CRITIC_SLOPE)
+        return last(views, codes)
 
 
 def _through(layers: tuple[Layer, ...], views: Views, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -17,32 +17,33 @@ from models.distributions import Distribution
 from models.divergences import Compared, Compares, Divergence
 from models.networks import Autoencoder, Code
 from models.packed import Views, half_squared_error
+from models.priors import LearnedMixture
 
 ObjectiveName = Literal["ae", "vae", "wae"]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A row: is the encoder stochastic, and which divergences make sense with it."""
+    """A row: is the encoder stochastic, and what a divergence may look at with it."""
 
     meaning: str
     stochastic: bool
-    compares: Compares | None
+    compares: tuple[Compares, ...]
     divergence: str | None  # the default
 
 
 OBJECTIVES: dict[ObjectiveName, Objective] = {
-    "ae": Objective("reconstruction alone", stochastic=False, compares=None, divergence=None),
+    "ae": Objective("reconstruction alone", stochastic=False, compares=(), divergence=None),
     "vae": Objective(
-        "evidence lower bound (Kingma and Welling 2014)",
+        "a Gaussian encoder; with kl the evidence lower bound (Kingma and Welling 2014)",
         stochastic=True,
-        compares="density",
+        compares=("density", "aggregate", "sample"),
         divergence="kl",
     ),
     "wae": Objective(
         "Wasserstein autoencoder (Tolstikhin 2018)",
         stochastic=False,
-        compares="sample",
+        compares=("sample",),
         divergence="wasserstein",
     ),
 }
@@ -63,6 +64,15 @@ class Target:
 
     prior: Distribution
     start: int = 0
+    settings: LearnedMixture | None = None  # where members learn it, from `prior` on
+
+    def now(self, network: Autoencoder, views: Views) -> Distribution:
+        """Return the distribution as the members have it, who may have learned it."""
+        if self.settings is None:
+            return self.prior
+        values = {part.part: part(views) for part in network.prior}
+        # What more a distribution has is asked by no divergence that teaches its prior.
+        return cast("Distribution", self.settings.of(self.prior.units, values))
 
     def of(self, part: Tensor) -> Tensor:
         """Return the units of this part out of (S, B, all)."""
@@ -77,6 +87,8 @@ def draw(
 
 
 def divergence_of(
+    network: Autoencoder,
+    views: Views,
     divergence: Divergence,
     targets: Sequence[Target],
     code: Code,
@@ -85,10 +97,11 @@ def divergence_of(
 ) -> Tensor:
     """Return the unweighted divergence of each part from its prior, summed over parts, (S,)."""
     parts = []
-    for target, random in zip(targets, drawn, strict=True):
+    for place, (target, random) in enumerate(zip(targets, drawn, strict=True)):
         spread = None if code.log_variance is None else target.of(code.log_variance)
-        compared = Compared(target.of(code.mean), spread, target.of(sample), random)
-        parts.append(divergence.value(target.prior, compared))
+        critic = functools.partial(network.judge, views, place) if network.critics else None
+        compared = Compared(target.of(code.mean), spread, target.of(sample), random, critic)
+        parts.append(divergence.value(target.now(network, views), compared))
     return functools.reduce(torch.add, parts)
 
 
@@ -117,5 +130,5 @@ def loss_of(
     error = half_squared_error(network.decode(views, sample), images)
     if divergence is None:
         return Loss(error, error, None)
-    distance = divergence_of(divergence, targets, code, sample, drawn)
+    distance = divergence_of(network, views, divergence, targets, code, sample, drawn)
     return Loss(error + distance * weight, error, distance)

@@ -26,12 +26,16 @@ MOMENTUM = 0.1
 
 @dataclass(frozen=True)
 class Block:
-    """One tensor of a member: its name, shape and first value (uniform in ±bound around centre)."""
+    """One tensor of a member: its name, shape and first values.
+
+    They are `start` where that is given, else uniform in ±bound around centre.
+    """
 
     name: str
     shape: tuple[int, ...]
     bound: float = 0.0
     centre: float = 0.0
+    start: tuple[float, ...] = ()
 
     @property
     def size(self) -> int:
@@ -89,6 +93,8 @@ class Layout:
             if block.bound:
                 values.uniform_(-block.bound, block.bound, generator=generator)
             values.add_(block.centre)
+            if block.start:
+                values.copy_(torch.tensor(block.start).view(block.shape))
         return row[0]
 
 
@@ -173,6 +179,46 @@ class Linear:
         weight, *bias = (views.values[name] for name in names)
         gradients = [views.gradients[name] for name in names] if views.training else []
         y: Tensor = _Linear.apply(x, weight, bias[0] if bias else None, gradients)  # type: ignore[no-untyped-call]
+        return y
+
+
+class _Parameter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.gradient = gradient
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None]:
+        ctx.gradient.copy_(grads[0])
+        return None, None
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """Values of a member that a formula reads as they are."""
+
+    block: Block
+
+    @property
+    def part(self) -> str:
+        """Return the last word of its name."""
+        return self.block.name.rpartition(".")[2]
+
+    def blocks(self) -> list[Block]:
+        """Return the parameters of one member."""
+        return [self.block]
+
+    def buffers(self) -> list[Block]:
+        """Return the state without gradients: none."""
+        return []
+
+    def __call__(self, views: Views) -> Tensor:
+        """Return the members' values, (S, *shape)."""
+        value, name = views.values[self.block.name], self.block.name
+        if not views.training:
+            return value
+        y: Tensor = _Parameter.apply(value, views.gradients[name])  # type: ignore[no-untyped-call]
         return y
 
 

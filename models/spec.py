@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from models.distributions import Distribution
-from models.divergences import COMPARES, Divergence
+from models.divergences import DIVERGENCES, Compares, Divergence, Weighted
 from models.networks import Activations, ActivationSettings, Autoencoder, Mlp, Network
 from models.objectives import OBJECTIVES, Objective, ObjectiveName, Target
 from models.packed import ALIGN
-from models.priors import EVERYWHERE, Normal, Prior
+from models.priors import PRIORS, Anneal, LearnedMixture, Normal, Prior
 from models.settings import Settings, mistakes_of
 
 
 class CodeUnits(Settings):
     """How many units the code has: class units carry the prior; style units are free or normal.
 
-    Normal style units are pushed towards a standard Gaussian by the same divergence.
+    Normal style units are pushed towards a standard Gaussian by the same divergence. `squash` is
+    what the code's means go through.
     """
 
     class_units: int = Field(default=1, ge=1, le=64)
     style_units: int = Field(default=0, ge=0, le=1024)
     style: Literal["free", "normal"] = "free"
+    squash: Literal["none", "tanh"] = "none"
 
 
 class Training(Settings):
@@ -63,6 +66,10 @@ class Spec(Settings):
         misfit = self.prior.misfit(self.code.class_units) if self.prior else None
         if misfit:
             mistakes.append(("prior", misfit))
+        anneal, steps = getattr(self.prior, "anneal", None), self.training.steps
+        if isinstance(anneal, Anneal) and anneal.steps > steps:
+            text = f"its scales are annealed over {anneal.steps} steps, and training has {steps}"
+            mistakes.append(("prior", f"{text}; anneal over {steps} or fewer"))
         if mistakes:
             raise mistakes_of(mistakes)
         return self
@@ -75,7 +82,19 @@ class Spec(Settings):
     def assemble(self, shape: Sequence[int]) -> Autoencoder:
         """Return the network for images of a shape, (C, H, W) or (pixels,)."""
         units = self.code.class_units + self.code.style_units
-        return self.network.assemble(shape, units, self.activations, self.stochastic_units)
+        network = self.network.assemble(shape, units, self.activations, self.stochastic_units)
+        if self.prior is None or self.divergence is None:
+            return replace(network, squash=self.code.squash == "tanh")
+        critics = [
+            self.divergence.layers(target.prior.units, f"critic.{place}")
+            for place, target in enumerate(self.targets)
+        ]
+        return replace(
+            network,
+            squash=self.code.squash == "tanh",
+            prior=self.prior.parameters(self.code.class_units),
+            critics=tuple(critic for critic in critics if critic),
+        )
 
     @property
     def activations(self) -> Activations:
@@ -100,11 +119,18 @@ class Spec(Settings):
     @property
     def targets(self) -> tuple[Target, ...]:
         """Return the parts of the code that have a prior."""
-        prior, code = self.class_prior, self.code
+        return self._targets(self.class_prior)
+
+    def targets_at(self, step: int) -> tuple[Target, ...]:
+        """Return the parts of the code that have a prior, with the prior at a step."""
+        return self._targets(self.prior.at(step, self.code.class_units) if self.prior else None)
+
+    def _targets(self, prior: Distribution | None) -> tuple[Target, ...]:
+        code, settings = self.code, self.prior
         if prior is None:
             return ()
         style = Normal().distribution(code.style_units)
-        own = Target(prior)
+        own = Target(prior, settings=settings if isinstance(settings, LearnedMixture) else None)
         normal = code.style == "normal" and code.style_units
         return (own, Target(style, code.class_units)) if normal else (own,)
 
@@ -136,7 +162,7 @@ def combination_mistakes(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
         return []
     name, code = settings["objective"], settings.get("code")
     code = code if isinstance(code, Mapping) else {}
-    if row.compares is None:
+    if not row.compares:
         fix = f"remove it, or choose {_that_take(None)}"
         found = [
             (field, f"objective '{name}' takes no {field}; {fix}")
@@ -152,25 +178,44 @@ def combination_mistakes(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
         for field in ("prior", "divergence")
         if field in settings and settings[field] is None
     ]
-    kind = _kind(settings.get("divergence"))
-    compares = COMPARES.get(kind)
-    if compares is not None and compares != row.compares:
-        reason = {
-            "density": "compares densities q(z|x), which a deterministic code has not",
-            "sample": "compares samples, while the objective is a bound on densities",
-        }[compares]
-        sentence = f"'{kind}' {reason}; with '{name}' use '{row.divergence}'"
-        found.append(("divergence", f"{sentence}, or choose {_that_take(compares)}"))
-    prior = _kind(settings.get("prior"))
-    if compares == "density" and not EVERYWHERE.get(prior, True):
-        finite = " or ".join(f"'{known}'" for known, what in COMPARES.items() if what == "sample")
-        text = (
-            f"'{kind}' from a '{prior}' prior is infinite, since its density ends; with objective"
-        )
-        found.append(("divergence", f"{text} 'wae' use {finite}, or another prior"))
     if code.get("style") == "normal" and code.get("style_units", 0) == 0:
         found.append(("code", "style is normal, and there are no style units; set style_units"))
+    return found + _divergence_mistakes(settings, row, str(code.get("squash", "none")))
+
+
+def _divergence_mistakes(
+    settings: Mapping[str, Any], objective: Objective, squash: str
+) -> list[tuple[str, str]]:
+    """Return what a divergence cannot do with this objective, prior and code."""
+    kind, prior = _kind(settings.get("divergence")), _kind(settings.get("prior"))
+    row, shape = DIVERGENCES.get(kind), PRIORS.get(prior)
+    if row is None:
+        return []
+    found = []
+    if row.compares not in objective.compares:
+        use = f"with '{settings['objective']}' use '{objective.divergence}'"
+        text = f"'{kind}' compares densities q(z|x), which a deterministic code has not; {use}"
+        found.append(("divergence", f"{text}, or choose {_that_take(row.compares)}"))
+    if shape is not None and row.everywhere and not shape.everywhere:
+        fix = f"use {_rows(lambda one: not one.everywhere)}, or another prior"
+        text = f"'{kind}' from a '{prior}' prior is infinite, since its density ends; {fix}"
+        found.append(("divergence", text))
+    if shape is not None and shape.learned and not row.learns:
+        fix = f"use {_rows(lambda one: one.learns)}, or the prior 'mixture'"
+        found.append(("divergence", f"'{kind}' cannot teach a '{prior}' prior; {fix}"))
+    if kind == "analogy" and squash != "tanh":
+        text = "'analogy' pushes codes out without end; set code.squash to tanh"
+        found.append(("divergence", text))
     return found
+
+
+def _rows(suits: Callable[[type[Weighted]], bool]) -> str:
+    return _either([kind for kind, row in DIVERGENCES.items() if suits(row)])
+
+
+def _either(kinds: Sequence[str]) -> str:
+    words = [f"'{kind}'" for kind in kinds]
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _row(settings: Any) -> Objective | None:
@@ -182,10 +227,8 @@ def _kind(value: Any) -> str:
     return str(value.get("kind")) if isinstance(value, Mapping) else str(value)
 
 
-def _that_take(what: str | None) -> str:
+def _that_take(what: Compares | None) -> str:
     rows = [
-        name
-        for name, row in OBJECTIVES.items()
-        if (row.compares == what if what else row.compares is not None)
+        name for name, row in OBJECTIVES.items() if (what in row.compares if what else row.compares)
     ]
     return "objective " + " or ".join(f"'{name}'" for name in rows)

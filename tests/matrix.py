@@ -27,6 +27,7 @@ from models.spec import Spec, combination_mistakes
 RUN_ALL = bool(os.environ.get("SEEDSWEEP_ALL"))
 STEPS = 20
 ACTIVATIONS_TRIED = (*ACTIVATIONS, {"encoder": "tanh", "decoder": "elu"})
+ANNEALED = {"kind": "bimodal", "anneal": {"factor": 2.0, "steps": 9}}
 TIMES_COVERED = 2  # each entry of each table, and each shape, in the sample that runs by default
 
 
@@ -129,11 +130,16 @@ def _rows() -> list[tuple[tuple[tuple[str, str], ...], dict[str, Any]]]:
     turns = itertools.cycle(ACTIVATIONS_TRIED)
     for objective, row in OBJECTIVES.items():
         pairs: list[dict[str, Any]] = [{}]
-        if row.compares is not None:
-            priors = [one for kind in classes(Prior) for one in _distinct(kind)]
-            suited = [one for one in classes(Divergence) if one.compares == row.compares]
-            divergences = [settings for kind in suited for settings in variants(kind)]
-            every = [{"prior": p, "divergence": d} for p in priors for d in divergences]
+        if row.compares:
+            priors = [one for kind in classes(Prior) for one in _distinct(kind)] + [ANNEALED]
+            suited = [one for one in classes(Divergence) if one.compares in row.compares]
+            every = [
+                {"prior": prior, "divergence": settings, "code": _code(settings)}
+                for kind in suited
+                for settings in variants(kind)
+                # A sample is compared as codes are without a variance: one prior is enough.
+                for prior in (priors if kind.compares == row.compares[0] else priors[1:8:3])
+            ]
             pairs = [
                 pair for pair in every if not combination_mistakes({"objective": objective, **pair})
             ]
@@ -146,10 +152,17 @@ def _rows() -> list[tuple[tuple[tuple[str, str], ...], dict[str, Any]]]:
                 "network": network,
                 **pair,
             }
-            entries = tuple((table, _text(value)) for table, value in settings.items())
+            entries = tuple(
+                (table, _text(value)) for table, value in settings.items() if table != "code"
+            )
             if (entries, settings) not in rows:
                 rows.append((entries, settings))
     return rows
+
+
+def _code(divergence: dict[str, Any]) -> dict[str, Any]:
+    """Return what of the code's settings a divergence asks for."""
+    return {"squash": "tanh"} if divergence["kind"] == "analogy" else {}
 
 
 def _distinct(kind: type[Settings]) -> list[dict[str, Any]]:
@@ -195,6 +208,7 @@ def _case(entries: tuple[tuple[str, str], ...], settings: dict[str, Any], shape:
     units = shape.class_units if _fits(prior, shape.class_units) else 1
     style = shape.style if prior else "free"
     code = {"class_units": units, "style_units": shape.style_units, "style": style}
+    code |= settings.get("code", {})
     training = {"batch_size": shape.batch_size, "steps": STEPS}
     whole = {**settings, **warm, "network": network, "code": code, "training": training}
     return Case(entries, {**whole, "prior": prior} if prior else whole, shape)

@@ -33,6 +33,7 @@ from torch.distributions import (
 )
 
 from models import priors
+from models.divergences import Adversarial
 from models.members import Member, Pack
 from models.spec import Spec
 
@@ -56,11 +57,31 @@ class PlainAutoencoder(nn.Module):
         if spec.objective == "vae":
             log_variance = nn.Linear(hidden[-1], self.spread_units)
             self.log_variance = self._add("code.log_variance", log_variance)
+        self._divergence(spec)
         decoder = self._stack("decoder", [units, *reversed(hidden)])
         self.decoder = nn.Sequential(
             decoder, self._add("decoder.out", nn.Linear(hidden[0], pixels))
         )
         self.to(DOUBLE)
+
+    def _divergence(self, spec: Spec) -> None:
+        """Add the critics, one for each part with a prior, and what is learned of the prior."""
+        self.critics = nn.ModuleList()
+        if isinstance(spec.divergence, Adversarial):
+            style = spec.code.style_units if spec.code.style == "normal" else 0
+            for place, units in enumerate([self.class_units, *([style] if style else [])]):
+                layers: list[nn.Module] = []
+                for number, pair in enumerate(
+                    itertools.pairwise([units, *spec.divergence.hidden, 1])
+                ):
+                    layers.append(self._add(f"critic.{place}.{number}", nn.Linear(*pair)))
+                    layers.append(nn.LeakyReLU(0.2))
+                self.critics.append(nn.Sequential(*layers[:-1]))
+        self.learned = nn.ParameterDict()
+        if isinstance(spec.prior, priors.LearnedMixture):
+            for part in spec.prior.learn:
+                shape = (len(spec.prior.means), self.class_units)[: 2 if part == "means" else 1]
+                self.learned[part] = nn.Parameter(torch.zeros(shape, dtype=DOUBLE))
 
     def _add(self, name: str, layer: nn.Module) -> nn.Module:
         self.named[name] = layer
@@ -97,6 +118,8 @@ class PlainAutoencoder(nn.Module):
                     continue
                 word = words[part] if norm else part
                 found[f"{name}.{word}"] = tensor.T if tensor.ndim > 1 else tensor
+        for part, value in self.learned.items():
+            found[f"prior.{part}"] = value.grad if gradients else value.data
         return found
 
     def losses(
@@ -104,7 +127,8 @@ class PlainAutoencoder(nn.Module):
     ) -> dict[str, Tensor]:
         """Return total, reconstruction and, with a prior, unweighted divergence."""
         hidden = self.encoder(x)
-        mean = z = self.mean(hidden)
+        mean = self.mean(hidden)
+        mean = z = torch.tanh(mean) if self.spec.code.squash == "tanh" else mean
         log_variance = None
         if noise is not None:
             log_variance = self.log_variance(hidden)
@@ -114,18 +138,53 @@ class PlainAutoencoder(nn.Module):
         divergence = self.spec.divergence
         if divergence is None:
             return {"total": error, "reconstruction": error}
-        formula, parts = DIVERGENCES[divergence.kind], [(0, self.class_units, self.spec.prior)]
+        formula, parts = DIVERGENCES[divergence.kind], [(0, self.class_units, self._prior(step))]
         if self.spec.code.style == "normal" and self.spec.code.style_units:
             parts.append((self.class_units, mean.shape[1], STANDARD))
         distance = torch.zeros((), dtype=DOUBLE)
-        for (start, end, prior), random in zip(parts, drawn, strict=True):
-            shape = Prior(prior, end - start)
+        self.critics_pay = torch.zeros((), dtype=DOUBLE)
+        for place, ((start, end, prior), random) in enumerate(zip(parts, drawn, strict=True)):
+            shape = Prior(prior, end - start, self._peaks(prior))
             spread = None if log_variance is None else log_variance[:, start:end]
             own = Codes(mean[:, start:end], spread, z[:, start:end], random)
-            distance = distance + formula(divergence, shape, own)
+            if self.critics:
+                paid, critic_pays = duel(own, self.critics[place])
+                distance, self.critics_pay = distance + paid, self.critics_pay + critic_pays
+            else:
+                distance = distance + formula(divergence, shape, own)
         warm = step / divergence.warm_up if step < divergence.warm_up else 1.0
         total = error + divergence.weight * warm * distance
         return {"total": total, "reconstruction": error, "divergence": distance}
+
+    def _prior(self, step: int) -> Any:
+        """Return the prior's settings at a step: scales in stages, by equal ratios."""
+        prior = self.spec.prior
+        anneal = getattr(prior, "anneal", None)
+        if anneal is None or step >= anneal.steps:
+            return prior
+        factor = anneal.factor ** (1 - math.floor(step / anneal.steps * 32) / 32)
+        wider = {"s": prior.s * factor} if isinstance(prior, priors.Bimodal) else {
+            "scales": tuple(scale * factor for scale in prior.scales)
+        }  # fmt: skip
+        return prior.model_copy(update=wider)
+
+    def _peaks(self, prior: Any) -> Distribution | None:
+        """Return the learned mixture as it is now; None for a prior that nobody learns."""
+        if not isinstance(prior, priors.LearnedMixture):
+            return None
+        count = len(prior.means)
+        means = torch.tensor(prior.points(), dtype=DOUBLE)
+        scales = torch.tensor(prior.scales, dtype=DOUBLE)
+        weights = torch.tensor(prior.weights, dtype=DOUBLE)
+        if "means" in self.learned:
+            means = self.learned["means"]
+        if "scales" in self.learned:
+            scales = torch.exp(self.learned["scales"]) + prior.least_scale
+        if "weights" in self.learned:
+            shares = torch.softmax(self.learned["weights"], 0)
+            weights = prior.least_weight + (1 - count * prior.least_weight) * shares
+        parts = Independent(Normal(means, scales[:, None].expand_as(means)), 1)
+        return MixtureSameFamily(Categorical(weights), parts)
 
 
 class _Activation(nn.Module):
@@ -143,6 +202,7 @@ class Prior(NamedTuple):
 
     settings: Any
     units: int
+    learned: Distribution | None = None
 
 
 class Codes(NamedTuple):
@@ -164,7 +224,9 @@ def normal(settings: Any, units: int) -> Distribution:
 
 def bimodal(settings: Any, units: int) -> Distribution:
     assert units == 1
-    return mixed([[-settings.m], [settings.m]], [settings.s] * 2, [0.5, 0.5])
+    return mixed(
+        [[-settings.m], [settings.m]], [settings.s] * 2, [1 - settings.share, settings.share]
+    )
 
 
 def mixture(settings: Any, units: int) -> Distribution:
@@ -243,12 +305,162 @@ def variance(shape: Prior) -> float:
     return float(own.mean())
 
 
+def analogy(_: Any, shape: Prior, codes: Codes) -> Tensor:
+    assert codes.log_variance is not None
+    assert shape.units == codes.mean.shape[1]
+    loss = torch.abs(1 - torch.exp(codes.log_variance)) - codes.mean**2 / 2
+    return loss.sum() / len(codes.mean)
+
+
+def aggregate(codes: Codes) -> MixtureSameFamily:
+    """Return the mixture with a Gaussian for each image."""
+    assert codes.log_variance is not None
+    parts = Independent(Normal(codes.mean, torch.exp(codes.log_variance / 2)), 1)
+    return MixtureSameFamily(Categorical(torch.ones(len(codes.mean), dtype=DOUBLE)), parts)
+
+
+def unit_by_unit(settings: Any, shape: Prior, codes: Codes, integrand: Any) -> Tensor:
+    """Sum the integrand over a grid for each unit; tests compare that with SciPy's integral."""
+    assert codes.log_variance is not None
+    total = torch.zeros((), dtype=DOUBLE)
+    for u in range(shape.units):
+        own = Codes(codes.mean[:, [u]], codes.log_variance[:, [u]], codes.sample[:, [u]], None)
+        prior, mean = marginal(shape, u), own.mean.detach()
+        sigma = torch.exp(own.log_variance.detach() / 2)  # type: ignore[union-attr]
+        low, high = ends(prior)
+        low = min(low, float((mean - 8 * sigma).min()))
+        high = max(high, float((mean + 8 * sigma).max()))
+        z = torch.linspace(low, high, settings.points, dtype=DOUBLE)
+        q, p = aggregate(own).log_prob(z[:, None]), prior.log_prob(z[:, None])
+        total = total + integrand(q, p).sum() * (z[1] - z[0])
+    return total
+
+
+def ends(prior: Distribution) -> tuple[float, float]:
+    if isinstance(prior, Independent) and isinstance(prior.base_dist, Uniform):
+        return float(prior.base_dist.low), float(prior.base_dist.high)
+    parts = prior.component_distribution if isinstance(prior, MixtureSameFamily) else prior
+    assert isinstance(parts, Independent)
+    low = parts.base_dist.loc - 8 * parts.base_dist.scale
+    high = parts.base_dist.loc + 8 * parts.base_dist.scale
+    return float(low.min()), float(high.max())
+
+
+def marginal(shape: Prior, unit: int) -> Distribution:
+    """Return one unit's distribution."""
+    whole = distribution(shape)
+    if isinstance(whole, MixtureSameFamily):
+        parts = whole.component_distribution
+        assert isinstance(parts, Independent)
+        one = Normal(parts.base_dist.loc[:, [unit]], parts.base_dist.scale[:, [unit]])
+        return MixtureSameFamily(whole.mixture_distribution, Independent(one, 1))
+    assert isinstance(whole, Independent)
+    base = whole.base_dist
+    if isinstance(base, Uniform):
+        return Independent(Uniform(base.low[[unit]], base.high[[unit]]), 1)
+    return Independent(Normal(base.loc[[unit]], base.scale[[unit]]), 1)
+
+
+def kl_aggregate(settings: Any, shape: Prior, codes: Codes) -> Tensor:
+    if shape.units > 1 and settings.several == "joint":
+        own = aggregate(codes).log_prob(codes.sample)
+        return (own - distribution(shape).log_prob(codes.sample)).mean()
+    return unit_by_unit(settings, shape, codes, lambda q, p: torch.exp(q) * (q - p))
+
+
+def js(settings: Any, shape: Prior, codes: Codes) -> Tensor:
+    """Write out both halves; where a density is zero it adds nothing."""
+
+    def half(a: Tensor, b: Tensor) -> Tensor:
+        return a - torch.logaddexp(a, b) + math.log(2)
+
+    if shape.units > 1 and settings.several == "joint":
+        assert codes.drawn is not None
+        q, p = aggregate(codes), distribution(shape)
+        ours = half(q.log_prob(codes.sample), p.log_prob(codes.sample))
+        theirs = half(p.log_prob(codes.drawn), q.log_prob(codes.drawn))
+        return (ours.mean() + theirs.mean()) / 2
+
+    def integrand(q: Tensor, p: Tensor) -> Tensor:
+        inside = torch.isfinite(p)
+        other = torch.where(inside, p, -1e6)
+        theirs = torch.where(inside, torch.exp(other) * half(other, q), 0.0)
+        return (torch.exp(q) * half(q, other) + theirs) / 2
+
+    return unit_by_unit(settings, shape, codes, integrand)
+
+
+def energy(_: Any, shape: Prior, codes: Codes) -> Tensor:
+    """Loop over pairs of different images."""
+    assert codes.drawn is not None
+    assert codes.drawn.shape[1] == shape.units
+    x, y, count = codes.sample, codes.drawn, len(codes.sample)
+
+    def apart(points: Tensor) -> Tensor:
+        first, second = torch.triu_indices(count, count, 1)
+        return torch.linalg.norm(points[first] - points[second], dim=1).mean()
+
+    across = torch.stack([torch.linalg.norm(one - y, dim=1).mean() for one in x]).mean()
+    return 2 * across - apart(x) - apart(y)
+
+
+def sinkhorn(settings: Any, shape: Prior, codes: Codes) -> Tensor:
+    """Cool down by halves, both sides averaged at once (Feydy 2020, thesis, algorithm 3.4).
+
+    The gradient is that of the last step alone, with what went in held fast.
+    """
+    assert codes.drawn is not None
+    x, y, deviation = codes.sample, codes.drawn, math.sqrt(variance(shape))
+    start, blur = max(8.0, 2 * settings.blur) * deviation, settings.blur * deviation
+    count = math.ceil(math.log(blur / start) / math.log(0.5) - 1e-9)
+    widths = [start, *(start * 0.5**k for k in range(count)), blur]
+    total = torch.zeros((), dtype=DOUBLE)
+    for a, b, sign in ((x, y, 1.0), (x, x, -0.5), (y, y, -0.5)):
+        total = total + sign * _entropic(a, b, [width**2 for width in widths])
+    return total
+
+
+def _entropic(x: Tensor, y: Tensor, temperatures: list[float]) -> Tensor:
+    def softmin(eps: float, points: Tensor, others: Tensor, potential: Tensor) -> Tensor:
+        cost = ((points[:, None] - others[None]) ** 2).sum(2) / 2
+        inner = (potential[None] - cost) / eps - math.log(len(others))
+        return -eps * torch.logsumexp(inner, 1)
+
+    fixed_x, fixed_y, first = x.detach(), y.detach(), temperatures[0]
+    f = softmin(first, fixed_x, fixed_y, torch.zeros(len(y), dtype=DOUBLE))
+    g = softmin(first, fixed_y, fixed_x, torch.zeros(len(x), dtype=DOUBLE))
+    for eps in temperatures:
+        f, g = (
+            (f + softmin(eps, fixed_x, fixed_y, g)) / 2,
+            (g + softmin(eps, fixed_y, fixed_x, f)) / 2,
+        )
+    last = temperatures[-1]
+    f, g = softmin(last, x, fixed_y, g), softmin(last, y, fixed_x, f)
+    return f.mean() + g.mean()
+
+
+def duel(codes: Codes, critic: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return what the codes pay, through a critic that stands still, and what the critic pays."""
+    assert codes.drawn is not None
+    count, loss = len(codes.sample), nn.functional.binary_cross_entropy_with_logits
+    real, seen = codes.drawn[:count], codes.sample + codes.drawn[count:]
+    still = functools.partial(
+        torch.func.functional_call, critic, {k: v.detach() for k, v in critic.named_parameters()}
+    )
+    fooled = still((seen,))
+    pays = loss(critic(real), torch.ones(count, 1, dtype=DOUBLE))
+    pays = pays + loss(critic(seen.detach()), torch.zeros(count, 1, dtype=DOUBLE))
+    return loss(fooled, torch.ones_like(fooled)), pays
+
+
 @functools.cache
 def _distribution(kind: str, text: str, units: int) -> Distribution:
     return PRIORS[kind](SimpleNamespace(**json.loads(text)), units)
 
 
 def distribution(shape: Prior) -> Distribution:
+    if shape.learned is not None:
+        return shape.learned
     text = json.dumps(shape.settings.model_dump(), sort_keys=True)
     return _distribution(shape.settings.kind, text, shape.units)
 
@@ -277,8 +489,12 @@ def quantiles(shape: Prior, count: int) -> NDArray[np.float64]:
 # A new prior or divergence needs its second, independent formula here.
 PRIORS: dict[str, Callable[[Any, int], Distribution]] = {
     "normal": normal, "bimodal": bimodal, "mixture": mixture, "uniform": uniform,
+    "learned_mixture": mixture,
 }  # fmt: skip
-DIVERGENCES: dict[str, Callable[..., Tensor]] = {"kl": kl, "wasserstein": wasserstein, "mmd": mmd}
+DIVERGENCES: dict[str, Callable[..., Tensor]] = {
+    "kl": kl, "wasserstein": wasserstein, "mmd": mmd, "analogy": analogy, "js": js,
+    "kl_aggregate": kl_aggregate, "energy": energy, "sinkhorn": sinkhorn, "adversarial": duel,
+}  # fmt: skip
 
 
 @dataclass
@@ -299,9 +515,12 @@ class PlainMember:
             for name, value in layout.views(row, 1).items():
                 own.pop(name).copy_(value[0])
         assert not own, f"these have no counterpart: {list(own)}"
-        rate = spec.training.learning_rate
-        adam = torch.optim.Adam(module.parameters(), lr=rate, fused=False, foreach=False)
-        return PlainMember(module, adam)
+        rate, critics = spec.training.learning_rate, list(module.critics.parameters())
+        rest = [one for one in module.parameters() if all(one is not other for other in critics)]
+        groups: list[dict[str, Any]] = [{"params": rest, "lr": rate}]
+        if isinstance(spec.divergence, Adversarial):
+            groups.append({"params": critics, "lr": rate * spec.divergence.rate})
+        return PlainMember(module, torch.optim.Adam(groups, fused=False, foreach=False))
 
     def advance(
         self, images: Tensor, noise: Tensor | None, drawn: list[Tensor | None], step: int
@@ -309,7 +528,8 @@ class PlainMember:
         """Take one optimiser step; return the losses before it."""
         self.adam.zero_grad()
         losses = self.module.losses(images, noise, drawn, step)
-        losses["total"].backward()  # type: ignore[no-untyped-call]
+        paid = losses["total"] + (self.module.critics_pay if self.module.critics else 0.0)
+        paid.backward()  # type: ignore[no-untyped-call]
         self.adam.step()
         return {name: float(value.detach()) for name, value in losses.items()}
 
@@ -321,6 +541,7 @@ def plain_losses(spec: Spec, seed: int, images: NDArray[np.float32]) -> list[flo
     draws, plain = Pack(spec, [member], data), PlainMember.of(spec, member, data.shape[1])
     losses = []
     for step in range(spec.training.steps):
+        draws.step = step
         noise, drawn = draws.next_noise(), draws.next_drawn()
         batch = draws.next_batch()[0].clone()
         own = [None if part is None else part[0] for part in drawn]

@@ -49,6 +49,7 @@ Drawn = tuple[torch.Tensor, torch.Tensor | None, list[torch.Tensor | None]]
 def draws(twin: Pack) -> list[Drawn]:
     """Return each member's next batch, noise, and what it draws to compare its codes with."""
     batch, noise, drawn = twin.next_batch().clone(), twin.next_noise(), twin.next_drawn()
+    twin.step += 1  # it draws for the pack, and does not train
     noises = [None] * len(batch) if noise is None else list(noise)
     parts = [
         [None if part is None else part[place] for part in drawn] for place in range(len(batch))
@@ -99,6 +100,7 @@ def test_codes_of_a_trained_member_match_the_plain_module_in_evaluation_mode(cas
     with torch.no_grad():
         code, hidden = network.encode(pack.views, pack.images[None]), plain.encoder(pack.images)
         mean = plain.mean(hidden)
+        mean = mean.tanh() if pack.spec.code.squash == "tanh" else mean
         pairs = [(code.mean, mean), (network.decode(pack.views, code.mean), plain.decoder(mean))]
         if code.log_variance is not None:
             pairs.append((code.log_variance, plain.log_variance(hidden)))

@@ -1,105 +1,33 @@
-"""Priors: the shape that the class units' code is pushed towards.
-
-A prior is settings that give a `Distribution` in so many class units; densities, samples,
-quantiles and peaks are the distribution's. To add one: a final class here, and its place in
-`Prior`.
-"""
+"""Priors with any number of peaks, fixed or learned."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self, final, get_args
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
+from torch import Tensor
 
-from models.distributions import Box, Distribution, Mixture
-from models.settings import Settings, as_kind, mistakes_of
+from models.distributions import Mixture
+from models.packed import Block, Parameter
+from models.priors.base import LEAST, Number, Peaked, Positive, listed
+from models.priors.learned import LearnedPeaks
+from models.settings import mistakes_of
 
-Number = Annotated[float, Field(ge=-1e6, le=1e6)]
-LEAST = 1e-6  # of a scale, and of a share
-Positive = Annotated[float, Field(ge=LEAST, le=1e6)]
 Mean = Annotated[
     Annotated[Number, Tag("number")]
     | Annotated[tuple[Number, ...], Field(strict=False, min_length=1), Tag("point")],
     Discriminator(lambda value: "point" if isinstance(value, list | tuple) else "number"),
 ]
 MOST_PEAKS = 1000
+Part = Literal["means", "scales", "weights"]
+PARTS: tuple[Part, ...] = get_args(Part)
 SHARES = 1e-9  # weights that sum to one within it are shares already
 
 
-class Shape(Settings):
-    """What every prior says of itself besides its distribution."""
-
-    everywhere: ClassVar[bool] = True  # a density above zero on the whole of space
-
-    def misfit(self, units: int) -> str | None:
-        """Return why it cannot be the prior of so many class units, or None."""
-        del units
-        return None
-
-
-@final
-class Normal(Shape):
-    """One Gaussian, the same and independent in every class unit."""
-
-    kind: Literal["normal"] = "normal"
-    mean: Number = 0.0
-    scale: Positive = 1.0
-
-    def distribution(self, units: int = 1) -> Mixture:
-        """Return the distribution."""
-        return Mixture(((self.mean,) * units,), (self.scale,), (1.0,))
-
-
-@final
-class Uniform(Shape):
-    """The same density everywhere between `low` and `high`, independent in every class unit."""
-
-    kind: Literal["uniform"] = "uniform"
-    low: Number = -1.0
-    high: Number = 1.0
-    everywhere: ClassVar[bool] = False
-
-    @model_validator(mode="after")
-    def _has_room(self) -> Self:
-        if self.low >= self.high:
-            text = f"expected more than low ({self.low:g}), got {self.high:g}"
-            raise mistakes_of([("high", text)])
-        return self
-
-    def distribution(self, units: int = 1) -> Box:
-        """Return the distribution."""
-        return Box(self.low, self.high, units)
-
-
-@final
-class Bimodal(Shape):
-    """Two equal Gaussians of scale s at -m and m of one class unit; two peaks only where m > s."""
-
-    kind: Literal["bimodal"] = "bimodal"
-    m: Positive = 1.0
-    s: Positive = 0.35
-
-    def misfit(self, units: int) -> str | None:
-        """Return why it cannot be the prior of so many class units, or None."""
-        if units == 1:
-            return None
-        rest = (0.0,) * (units - 1)
-        places = f"{_listed((-self.m, *rest))}, {_listed((self.m, *rest))}"
-        return (
-            f"'bimodal' has its peaks on one class unit, and code.class_units is {units}; "
-            f"use 'mixture' with means such as [{places}]"
-        )
-
-    def distribution(self, units: int = 1) -> Mixture:
-        """Return the distribution; `units` is 1."""
-        assert units == 1  # noqa: S101 - `misfit` is asked before
-        return Mixture(((-self.m,), (self.m,)), (self.s, self.s), (0.5, 0.5))
-
-
-@final
-class PeakMixture(Shape):
+class _Mixture(Peaked):
     """Gaussians, each with a mean, a scale and a weight; the scale is the same in every class unit.
 
     `means` are numbers for one class unit, else lists with a number a unit. A single scale counts
@@ -107,7 +35,6 @@ class PeakMixture(Shape):
     prior is sorted by its means.
     """
 
-    kind: Literal["mixture"] = "mixture"
     means: tuple[Mean, ...] = Field(
         default=(-2.0, 0.0, 2.0), strict=False, min_length=1, max_length=MOST_PEAKS
     )
@@ -135,7 +62,7 @@ class PeakMixture(Shape):
             found.append(("means", f"{text}, got {_lengths(self.means)}"))
         twice = [place for place in sorted(set(points)) if points.count(place) > 1]
         if twice:
-            found.append(("means", f"{_listed(twice[0])} is there twice; use one, and its weight"))
+            found.append(("means", f"{listed(twice[0])} is there twice; use one, and its weight"))
         if len(self.scales) not in (1, count):
             text = f"expected one scale, or one for each of {count} means"
             found.append(("scales", f"{text}, got {len(self.scales)}"))
@@ -184,6 +111,85 @@ class PeakMixture(Shape):
         return Mixture(tuple(self.points()), self.scales, self.weights)
 
 
+@final
+class PeakMixture(_Mixture):
+    """A fixed mixture: Gaussians, each with a mean, a scale and a weight."""
+
+    kind: Literal["mixture"] = "mixture"
+
+
+@final
+class LearnedMixture(_Mixture):
+    """A mixture whose means, scales and weights each member learns, as in VaDE.
+
+    Jiang et al. 2017 (arXiv:1611.05148), without its pre-training and its start from a fitted
+    mixture: it begins with the `means`, `scales` and `weights` that are given, and a `warm_up` of
+    the divergence lets the code find its form first. No scale and no weight falls below its floor:
+    else a peak dies, or shrinks onto a single image.
+    """
+
+    kind: Literal["learned_mixture"] = "learned_mixture"
+    means: tuple[Mean, ...] = Field(
+        default=(-1.0, 1.0), strict=False, min_length=2, max_length=MOST_PEAKS
+    )
+    learn: tuple[Part, ...] = Field(default=PARTS, strict=False, min_length=1)
+    least_scale: Positive = 0.05
+    least_weight: float = Field(default=0.05, ge=LEAST, le=0.5)
+    anneal: None = None
+    learned: ClassVar[bool] = True
+
+    @model_validator(mode="after")
+    def _above_floors(self) -> Self:
+        found = []
+        if len(set(self.learn)) < len(self.learn):
+            found.append(("learn", "a part is named twice"))
+        if min(self.scales) <= self.least_scale:
+            text = f"expected more than least_scale ({self.least_scale:g})"
+            found.append(("scales", f"{text}, got {min(self.scales):g}"))
+        if min(self.weights or ()) <= self.least_weight:
+            text = f"expected shares of more than least_weight ({self.least_weight:g})"
+            found.append(("weights", f"{text}, got {min(self.weights or ()):g}"))
+        if found:
+            raise mistakes_of(found)
+        return self
+
+    def parameters(self, units: int) -> tuple[Parameter, ...]:
+        """Return what a member learns of it, each in a form without bounds."""
+        count, floor = len(self.means), self.least_weight
+        spare = [(w - floor) / (1 - count * floor) for w in self.weights or ()]
+        starts: dict[Part, tuple[tuple[int, ...], list[float]]] = {
+            "means": ((count, units), [value for point in self.points() for value in point]),
+            "scales": ((count,), [math.log(scale - self.least_scale) for scale in self.scales]),
+            "weights": ((count,), [math.log(share) for share in spare]),
+        }
+        return tuple(
+            Parameter(Block(f"prior.{part}", shape, start=tuple(start)))
+            for part, (shape, start) in starts.items()
+            if part in self.learn
+        )
+
+    def of(self, units: int, values: Mapping[str, Tensor]) -> LearnedPeaks:
+        """Return the members' distributions from what they learned, (S, ...) a part."""
+        start = self.distribution(units)
+        like = next(iter(values.values()))
+        scales, weights = (like.new_tensor(part) for part in (start.scales, start.weights))
+        if "scales" in values:
+            scales = values["scales"].exp() + self.least_scale
+        if "weights" in values:
+            spare = 1 - len(self.means) * self.least_weight
+            weights = _softmax(values["weights"]) * spare + self.least_weight
+        means = values.get("means", like.new_tensor(start.means))
+        members = len(like)
+        return LearnedPeaks(
+            means.expand(members, -1, -1), scales.expand(members, -1), weights.expand(members, -1)
+        )
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    parts = (logits - logits.detach().amax(1, keepdim=True)).exp()
+    return parts / parts.sum(1, keepdim=True)
+
+
 def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
     if weights is None:
         return [1 / count] * count
@@ -191,31 +197,6 @@ def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
     return list(weights) if abs(total - 1) < SHARES else [weight / total for weight in weights]
 
 
-def _listed(point: tuple[float, ...]) -> str:
-    return f"{point[0]:g}" if len(point) == 1 else f"[{', '.join(f'{x:g}' for x in point)}]"
-
-
 def _lengths(means: Sequence[float | tuple[float, ...]]) -> str:
     words = [f"a list of {len(m)}" if isinstance(m, tuple) else "a number" for m in means]
     return " and ".join(word for word, _ in itertools.groupby(sorted(words)))
-
-
-Prior = Annotated[
-    Normal | Uniform | Bimodal | PeakMixture,
-    Field(discriminator="kind"),
-    BeforeValidator(as_kind),
-]
-EVERYWHERE: dict[str, bool] = {
-    row.model_fields["kind"].default: row.everywhere for row in get_args(get_args(Prior)[0])
-}
-
-__all__ = [
-    "EVERYWHERE",
-    "Bimodal",
-    "Distribution",
-    "Mixture",
-    "Normal",
-    "PeakMixture",
-    "Prior",
-    "Uniform",
-]
