@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Literal, Self
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from models.distributions import Distribution
+from models.distributions import Distribution, Mixture
 from models.divergences import DIVERGENCES, Compares, Divergence, Weighted
 from models.networks import Activations, ActivationSettings, Autoencoder, Mlp, Network
 from models.objectives import OBJECTIVES, Objective, ObjectiveName, Target
@@ -113,8 +116,30 @@ class Spec(Settings):
 
     @property
     def class_prior(self) -> Distribution | None:
-        """Return the distribution that the class units are pushed towards, if any."""
+        """Return the distribution that the class units are pushed towards, if any.
+
+        A learned one is returned as it begins.
+        """
         return self.prior.distribution(self.code.class_units) if self.prior else None
+
+    def learned_prior(self, tensors: Mapping[str, NDArray[np.float32]]) -> str | None:
+        """Return as JSON the prior that a member ended with, None where it learns none."""
+        if not isinstance(self.prior, LearnedMixture):
+            return None
+        units = self.code.class_units
+        own = {
+            part.part: torch.from_numpy(np.array(tensors[part.block.name])).unsqueeze(0)
+            for part in self.prior.parameters(units)
+        }
+        return canonical_json(asdict(self.prior.of(units, own).mixture(0)))
+
+    def prior_of(self, learned: str | None) -> Distribution | None:
+        """Return the class units' prior of a run that learned this one, or none."""
+        if learned is None:
+            return self.class_prior
+        values = json.loads(learned)
+        means = tuple(tuple(mean) for mean in values["means"])
+        return Mixture(means, tuple(values["scales"]), tuple(values["weights"]))
 
     @property
     def targets(self) -> tuple[Target, ...]:

@@ -35,7 +35,7 @@ class Trained:
 
     `history` has one row per point of the learning curve: step, loss, reconstruction, divergence
     (unweighted; NaN without a prior). `code` is (N, C + T), None where the member diverged.
-    `resumed` are the steps from which it was picked up again, ascending.
+    `resumed` are the steps from which it was picked up again, ascending. `learned_prior` is JSON.
     """
 
     seed: int
@@ -47,6 +47,7 @@ class Trained:
     reconstruction: float | None
     divergence_value: float | None
     resumed: tuple[int, ...] = ()
+    learned_prior: str | None = None
 
 
 def train(
@@ -151,7 +152,8 @@ def _trained(
     course: Course, seed: int, one: Evaluation, tensors: dict[str, NDArray[np.float32]]
 ) -> Trained:
     spec = course.spec
-    reason = collapse(one.code[:, : spec.code.class_units], spec.class_prior)
+    learned = spec.learned_prior(tensors)
+    reason = collapse(one.code[:, : spec.code.class_units], spec.prior_of(learned))
     return Trained(
         seed=seed,
         status="collapsed" if reason else "ok",
@@ -162,6 +164,7 @@ def _trained(
         reconstruction=one.reconstruction,
         divergence_value=one.divergence_value,
         resumed=course.resumed(seed),
+        learned_prior=learned,
     )
 
 

@@ -41,9 +41,12 @@ class Prior:
     quantile: Callable[[Array], Array] | None  # shares (K,) to values (K,); with one unit only
 
 
-def prior_of(spec: Spec) -> Prior | None:
-    """Return a specification's prior; nothing else of the report asks what a prior can do."""
-    prior = spec.class_prior
+def prior_of(spec: Spec, run: Row | None = None) -> Prior | None:
+    """Return the prior of a specification, of a run of it the one that it may have learned.
+
+    Nothing else of the report asks what a prior can do.
+    """
+    prior = spec.prior_of(None if run is None else run["learned_prior"])
     if prior is None:
         return None
 
@@ -144,7 +147,7 @@ def scored(runs: Sequence[Row], cell_id: str) -> list[Row]:
     return sorted(chosen, key=lambda run: run["seed"])
 
 
-def class_value(code: Floats, spec: Spec) -> Array | None:
+def class_value(code: Floats, spec: Spec, run: Row) -> Array | None:
     """Return the order of the images (N,) that two classes are scored by; None without one."""
     units = code[:, : spec.code.class_units].astype(np.float64)
-    return evidence(units, spec.class_prior, 2).order
+    return evidence(units, spec.prior_of(run["learned_prior"]), 2).order

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from models.clusters import shares, threshold_of
 from models.datasets import Dataset
+from models.distributions import Distribution
 from models.joining import aligned_clusters, aligned_signs, share_below
 from models.ranks import evenly
 from models.scores import match, rises
@@ -28,10 +29,14 @@ Values = Array | Rows | list[str | None] | list[int | None]
 
 @dataclass(frozen=True)
 class Member:
-    """One member's class units of the images it was trained on, (N, C), and of new ones, (M, C)."""
+    """One member's class units of the images it was trained on, (N, C), and of new ones, (M, C).
+
+    `prior` is that of its class units, which it may have learned.
+    """
 
     training: Array
     new: Array
+    prior: Distribution | None
 
 
 @dataclass(frozen=True)
@@ -76,18 +81,18 @@ def said(members: Sequence[Member], spec: Spec, known: Known, *, joined: bool) -
     prior = spec.class_prior
     peaks = 1 if prior is None else prior.peaks
     if spec.code.class_units == 1 and max(peaks, classes) <= 2:  # noqa: PLR2004
-        return _order(members, spec, known, joined=joined, two=max(peaks, classes) == 2)  # noqa: PLR2004
-    return _clusters(members, spec, known, classes, joined=joined)
+        return _order(members, known, joined=joined, two=max(peaks, classes) == 2)  # noqa: PLR2004
+    return _clusters(members, known, classes, joined=joined)
 
 
-def _order(members: Sequence[Member], spec: Spec, known: Known, *, joined: bool, two: bool) -> Said:
+def _order(members: Sequence[Member], known: Known, *, joined: bool, two: bool) -> Said:
     codes = [member.training[:, 0] for member in members]
     signs = aligned_signs(codes)
     own = [s * code for s, code in zip(signs, codes, strict=True)]
     together = np.mean([share_below(code, code) for code in own], axis=0)
     if not _upright(together, known):
         signs, own = -signs, [-code for code in own]
-    cuts = [s * _cut(code, spec) for s, code in zip(signs, codes, strict=True)]
+    cuts = [s * _cut(member) for s, member in zip(signs, members, strict=True)]
     new = [s * member.new[:, 0] for s, member in zip(signs, members, strict=True)]
     columns: dict[str, Values] = {}
     if joined:
@@ -120,21 +125,20 @@ def _upright(score: Array, known: Known) -> bool:
     return bool(np.corrcoef(score, known.covariate)[0, 1] >= 0)
 
 
-def _cut(code: Array, spec: Spec) -> float:
-    cut = threshold_of(code, spec.class_prior)
+def _cut(member: Member) -> float:
+    code = member.training[:, 0]
+    cut = threshold_of(code, member.prior)
     return float(code[0]) if cut is None else cut
 
 
-def _clusters(
-    members: Sequence[Member], spec: Spec, known: Known, classes: int, *, joined: bool
-) -> Said:
-    prior, count = spec.class_prior, len(members[0].new)
+def _clusters(members: Sequence[Member], known: Known, classes: int, *, joined: bool) -> Said:
+    count = len(members[0].new)
     few = evenly(len(members[0].training))
     both, units = [], members[0].new.shape[1]
     for member in members:
         alive = np.isfinite(member.new.sum(1))
         points = np.concatenate([member.training[few], np.where(alive[:, None], member.new, 0)])
-        found = shares(member.training, points, prior, classes)
+        found = shares(member.training, points, member.prior, classes)
         if found is not None:
             found[len(few) :][~alive] = np.nan
             both.append(found)

@@ -207,7 +207,8 @@ def _coded(
     kept = _kept(run, record, codes_of)
     training = (kept if sweep.rows is None else kept[sweep.rows])[:, :units]
     new = restore(sweep, run, record).encode(images.reshape(len(images), -1))[:, :units]
-    return Member(training.astype(np.float64), new.astype(np.float64))
+    prior = run.cell.spec.prior_of(record["learned_prior"])
+    return Member(training.astype(np.float64), new.astype(np.float64), prior)
 
 
 def _kept(run: Run, record: Record, codes_of: CodesOf) -> NDArray[np.float32]:

@@ -44,6 +44,7 @@ RECORD = pa.schema(
         ("traceback", _TEXT),
         ("log", _TEXT),  # of the worker, where the run failed
         *((name, _FLOAT) for name in RECORDED),
+        ("learned_prior", _TEXT),  # as JSON, where the prior is one that members learn
         ("seconds", _FLOAT),
         ("pack", _TEXT),
         ("host", _TEXT),

@@ -50,7 +50,7 @@ def rescore(sweep: Sweep) -> int:
         for record in stale:
             code = codes[record["run_id"]]
             record.update(
-                score_code(specs[record["cell_id"]], code, scorer),
+                score_code(specs[record["cell_id"]], code, scorer, record["learned_prior"]),
                 label_digest=sweep.dataset.label_digest,
                 score_id=scorer.identity(),
             )

@@ -192,20 +192,23 @@ def failed_outcome(failure: BaseException) -> Record:
 def _outcome(spec: Spec, member: Trained, scorer: Scorer) -> Record:
     scores: dict[str, float | None] = dict.fromkeys(METRICS)
     if member.code is not None:
-        scores = score_code(spec, member.code, scorer)
+        scores = score_code(spec, member.code, scorer, member.learned_prior)
     return {
         "status": member.status,
         "error": member.reason,
         "reconstruction": member.reconstruction,
         "divergence_value": member.divergence_value,
+        "learned_prior": member.learned_prior,
         **scores,
     }
 
 
-def score_code(spec: Spec, code: NDArray[np.float32], scorer: Scorer) -> dict[str, float | None]:
+def score_code(
+    spec: Spec, code: NDArray[np.float32], scorer: Scorer, learned_prior: str | None
+) -> dict[str, float | None]:
     """Score the class units of a code (N, C + T), with what their prior says of peaks."""
     units = code[:, : spec.code.class_units].astype(np.float64)
-    return scorer.scores(evidence(units, spec.class_prior, scorer.classes))
+    return scorer.scores(evidence(units, spec.prior_of(learned_prior), scorer.classes))
 
 
 def _circumstances(job: Job, data: Data, seconds: float) -> Record:

@@ -405,15 +405,15 @@ def energy(_: Any, shape: Prior, codes: Codes) -> Tensor:
 
 
 def sinkhorn(settings: Any, shape: Prior, codes: Codes) -> Tensor:
-    """Cool down by halves, both sides averaged at once (Feydy 2020, thesis, algorithm 3.4).
+    """Cool down by equal ratios, both sides averaged at once (Feydy 2020, thesis, algorithm 3.4).
 
     The gradient is that of the last step alone, with what went in held fast.
     """
     assert codes.drawn is not None
     x, y, deviation = codes.sample, codes.drawn, math.sqrt(variance(shape))
     start, blur = max(8.0, 2 * settings.blur) * deviation, settings.blur * deviation
-    count = math.ceil(math.log(blur / start) / math.log(0.5) - 1e-9)
-    widths = [start, *(start * 0.5**k for k in range(count)), blur]
+    count = math.ceil(math.log(blur / start) / math.log(settings.scaling) - 1e-9)
+    widths = [start, *(start * settings.scaling**k for k in range(count)), blur]
     total = torch.zeros((), dtype=DOUBLE)
     for a, b, sign in ((x, y, 1.0), (x, x, -0.5), (y, y, -0.5)):
         total = total + sign * _entropic(a, b, [width**2 for width in widths])

@@ -20,7 +20,6 @@ from models.distributions import Distribution
 from models.divergences.base import MOST_COMPARED, Compared, Compares, Weighted, thinned
 
 WIDTH = 8.0  # of a prior in its own standard deviations, where the entropy's temperature begins
-COOLING = 0.5  # of the blur from one iteration to the next
 MOST_MATCHED = 512  # codes: every iteration looks at all pairs
 
 
@@ -69,12 +68,15 @@ class Sinkhorn(Weighted):
     Optimal transport with an entropy of temperature (`blur` v)^2, v the prior's standard deviation
     a unit, less half of what each side pays for itself, so that it is zero between equals; between
     as many draws from the prior as codes, of a whole dataset 512, evenly spaced. Computed by
-    geomloss. Between W_2^2 / 2 (no blur) and half a squared distance of means (all blur).
+    geomloss. Between W_2^2 / 2 (no blur) and half a squared distance of means (all blur). The blur
+    shrinks to its own by `scaling` at every iteration: nearer to 1 is truer and slower. Between two
+    peaks the potentials settle slowly: the gradient is 9 % off at .9, 51 % at .5 (blur .2).
     """
 
     kind: Literal["sinkhorn"] = "sinkhorn"
     weight: float = Field(default=10.0, ge=0, le=1e9)
-    blur: float = Field(default=0.1, ge=0.01, le=10)
+    blur: float = Field(default=0.2, ge=0.01, le=10)
+    scaling: float = Field(default=0.9, ge=0.3, le=0.99)
     compares: ClassVar[Compares] = "sample"
 
     def draw(self, prior: Distribution, count: int, generator: torch.Generator) -> Tensor | None:
@@ -88,7 +90,7 @@ class Sinkhorn(Weighted):
             "sinkhorn",
             p=2,
             blur=self.blur * deviation,
-            scaling=COOLING,
+            scaling=self.scaling,
             # Else it would be that of all members' codes together.
             diameter=max(WIDTH, 2 * self.blur) * deviation,
             cost=_half_squares,

@@ -65,7 +65,7 @@ def _roc(
     codes: Mapping[str, NDArray[np.float32]],
     labels: NDArray[np.int64],
 ) -> Roc | None:
-    values = [(run["seed"], class_value(codes[run["run_id"]], spec)) for run in runs]
+    values = [(run["seed"], class_value(codes[run["run_id"]], spec, run)) for run in runs]
     positive = labels == labels.max()
     found = [(seed, *roc_curve(positive, v)) for seed, v in values if v is not None]
     if not found:
@@ -97,7 +97,7 @@ def _roc_table(rocs: Sequence[Roc]) -> list[Row]:
 
 def _panel(material: Trained, row: Row, spec: Spec, run: Row, code: NDArray[np.float32]) -> Codes:
     units = code[:, : spec.code.class_units].astype(np.float64)
-    prior, metric = prior_of(spec), material.study.metric
+    prior, metric = prior_of(spec, run), material.study.metric
     reach = None
     if prior is not None and prior.quantile is not None:
         reach = prior.quantile(np.array(CENTRAL))[:, None]

@@ -40,7 +40,7 @@ def image_pictures(material: Trained) -> Iterator[Picture]:
         start = {"cell": row["cell"], "seed": run["seed"]}
         marks.append([mark | start for mark in marks[0]])
         known = codes_of(material.folder, [run]).get(run["run_id"])
-        points, names, words = _points(spec, known)
+        points, names, words = _points(spec, run, known)
         if points is not None:
             images = _images(member.decode(points), shape)
             made.append(Sheet(row["cell"], f"seed {run['seed']}, {words}", images))
@@ -60,10 +60,10 @@ def image_pictures(material: Trained) -> Iterator[Picture]:
 
 
 def _points(
-    spec: Spec, known: NDArray[np.float32] | None
+    spec: Spec, run: Row, known: NDArray[np.float32] | None
 ) -> tuple[NDArray[np.float32] | None, tuple[str, ...], str]:
     """Return codes to decode, a name each, and where they are from; style units are 0."""
-    prior, units = prior_of(spec), spec.code.class_units
+    prior, units = prior_of(spec, run), spec.code.class_units
     names = tuple(f"{share:.2f}" for share in SHARES)
     if prior is not None and prior.quantile is not None:
         values, words = prior.quantile(SHARES)[:, None], "quantiles of the prior"
