@@ -31,7 +31,7 @@ def compared(sample: Tensor, drawn: Tensor) -> Compared:
 
 
 def test_energy_is_the_distance_of_scipy_without_the_pairs_of_a_code_with_itself() -> None:
-    """SciPy's is the root of half of it, over all pairs; ours leaves out the n of n^2 that are 0."""
+    """SciPy gives its root, over all pairs; ours leaves out the n of n^2 pairs that are 0."""
     own, drawn = codes(48, 1), codes(48, 1, seed=1)
     theirs = energy_distance(own[0, :, 0], drawn[0, :, 0]) ** 2
     apart = [float((x - x.transpose(1, 2)).abs().mean()) for x in (own, drawn)]
