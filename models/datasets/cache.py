@@ -116,7 +116,9 @@ def remembered(
     nothing can be written it is made every time.
     """
     path = cache_folder() / f"{key}.npz"
-    with contextlib.suppress(*DAMAGE, *DAMAGE_OF_ZIP), np.load(path, allow_pickle=False) as file:
+    # Opened here: of a damaged archive NumPy itself would leave the file open.
+    with contextlib.suppress(*DAMAGE, *DAMAGE_OF_ZIP), path.open("rb") as source:
+        file = np.lib.npyio.NpzFile(source, allow_pickle=False)
         if file.files and names.issuperset(file.files):
             return {name: file[name] for name in file.files}
     made = dict(make())
