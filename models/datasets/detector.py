@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from models.datasets.base import chunks
+
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -31,8 +33,13 @@ def flux_at(snr: float, profile: Floats) -> float:
 
 def expose(light: Floats, random: np.random.Generator) -> Floats:
     """Return pixels above the sky, for light of the same shape: Poisson counts and read-out."""
-    counts = random.poisson(SKY + np.maximum(light, 0)) + random.normal(0, READ_OUT, light.shape)
-    pixels: Floats = np.minimum(counts, FULL_WELL) - SKY
+    pixels = np.empty_like(light)
+    for part, source in zip(chunks(pixels), chunks(light), strict=True):
+        part[:] = random.poisson(SKY + np.maximum(source, 0))
+    for part in chunks(pixels):
+        part[:] += random.normal(0, READ_OUT, part.shape)
+    np.minimum(pixels, FULL_WELL, out=pixels)
+    pixels -= SKY
     return pixels
 
 

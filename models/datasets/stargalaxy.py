@@ -103,10 +103,13 @@ class StarGalaxy(Simulated):
         snr = np.sqrt((_snr(fluxes, profiles) ** 2).sum(1))
         neighbours = self._add_neighbours(light, seeing)
         pixels = expose(light, self.stream("sky"))
+        del light  # by now the largest array, and there are several
         rates = self.hot_pixels, self.cosmic_rays
         streams = self.stream("hot pixels"), self.stream("cosmic rays")
         pixels, mask = defects(pixels, *rates, *streams)
-        images = pixels / SKY_NOISE
+        pixels /= SKY_NOISE
+        images = pixels.astype(np.float32)
+        del pixels
         galaxy, flat = labels == 1, main.ratio**2
         true = {
             "flux_true": fluxes.mean(1) / SKY_NOISE,
@@ -122,7 +125,7 @@ class StarGalaxy(Simulated):
             true["colour_true"] = colour
         found = true | self._measured(images, mask)
         covariates = {name: found[name] for name in self.covariates if name in found}
-        return Drawn(images.astype(np.float32), labels, covariates, mask)
+        return Drawn(images, labels, covariates, mask)
 
     def _labels(self) -> NDArray[np.int64]:
         count = round(self.galaxies * self.objects)
@@ -179,14 +182,21 @@ class StarGalaxy(Simulated):
         np.add.at(light, owner, fluxes[:, :, None, None] * render(others, self.size)[:, None])
         return counts.astype(np.float64)
 
-    def _measured(self, images: Floats, mask: NDArray[np.bool_]) -> dict[str, Floats]:
+    def _measured(self, images: NDArray[np.float32], mask: NDArray[np.bool_]) -> dict[str, Floats]:
+        """Return what is measured on the mean over bands, and the colour where there are several.
+
+        A flux below the noise of a pixel is taken as that, so that its magnitude is a number.
+        """
         usual = float(np.mean(self.seeing))
-        bands = [mended(images[:, b], mask[:, b]) for b in range(self.bands)]
-        together = np.mean(bands, axis=0)
+        together = np.zeros((self.objects, self.size, self.size))
+        fluxes = []
+        for band in range(self.bands):
+            image = mended(images[:, band].astype(np.float64), mask[:, band])
+            fluxes.append(np.maximum(measure(image, usual, 1).flux, 1))
+            together += image / self.bands
         found = vars(measure(together, usual, 1 / np.sqrt(self.bands)))
         if self.bands > 1:
-            first, last = (np.maximum(measure(b, usual, 1).flux, 1) for b in (bands[0], bands[-1]))
-            found = found | {"colour": -2.5 * np.log10(first / last)}
+            found = found | {"colour": -2.5 * np.log10(fluxes[0] / fluxes[-1])}
         return found
 
 
