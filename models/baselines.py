@@ -25,6 +25,7 @@ Judge = Callable[[Array], Array]
 STARTS = 50
 MOST_COMPONENTS = 10
 CHUNK = 4096  # images judged together
+OWN = "own scalar: "  # before the name that a dataset gives it
 
 
 def pixel_sum(images: Array, classes: int) -> Judge:
@@ -65,12 +66,21 @@ BASELINES: dict[str, Callable[[Array, int], Judge]] = {
 }
 
 
+def names(scalar: str | None) -> tuple[str, ...]:
+    """Return what the baselines are called where a dataset names a scalar of its own, or none."""
+    return (*BASELINES, *((f"{OWN}{scalar}",) if scalar else ()))
+
+
 def fit_all(
-    images: NDArray[np.float32], rows: NDArray[np.int64] | None, classes: int
+    images: NDArray[np.float32],
+    rows: NDArray[np.int64] | None,
+    classes: int,
+    scalar: tuple[str, Array] | None = None,
 ) -> dict[str, Evidence]:
     """Fit every baseline to images (N, D), to `rows` of them where given; judge all of them.
 
-    Of very many, 20,000 evenly spaced ones are fit, so that it ends in minutes.
+    Of very many, 20,000 evenly spaced ones are fit, so that it ends in minutes. `scalar` is a name
+    and values (N,) that the dataset itself puts forward; its threshold is the mean over those rows.
 
     On one thread: their own are slower beside a sweep, and may add in another order.
     """
@@ -78,9 +88,15 @@ def fit_all(
     places = places[evenly(len(places))]
     fit, wanted = images[places].astype(np.float64), max(2, classes)
     with threadpool_limits(limits=1):
-        return {
+        found = {
             name: _evidence(judge(fit, wanted), images, wanted) for name, judge in BASELINES.items()
         }
+        if scalar is not None:
+            name, values = scalar
+            said = values - values[places].mean()
+            clusters = evidence(said[:, None], None, wanted).memberships
+            found[f"{OWN}{name}"] = Evidence(said, 0.0, clusters)
+    return found
 
 
 def _evidence(judge: Judge, images: NDArray[np.float32], classes: int) -> Evidence:

@@ -124,6 +124,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
             name: {"low": float(v.min()), "high": float(v.max()), "mean": float(v.mean())}
             for name, v in dataset.covariates.items()
         },
+        "scalar": dataset.scalar,
+        "defective": None if dataset.mask is None else float(dataset.mask.mean()),
         "bytes": dataset.images.nbytes,
         "on_disk": isinstance(dataset.images, np.memmap),
     }
@@ -152,6 +154,8 @@ def _write_npz(dataset: Dataset, path: Path) -> None:
     if dataset.labels is not None:
         arrays |= {"labels": dataset.labels, "class_names": np.array(dataset.class_names)}
     arrays |= {f"cov_{name}": values for name, values in dataset.covariates.items()}
+    if dataset.mask is not None:
+        arrays["mask"] = dataset.mask
     temporary = path.with_name(f".{path.name}.part")
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
@@ -252,6 +256,10 @@ def print_description(content: dict[str, Any], console: Console) -> None:
         "image digest": content["image_digest"],
         "label digest": content["label_digest"] or "no labels",
     }
+    if content["defective"] is not None:
+        rows["defective"] = f"{PERCENT * content['defective']:.3g} % of the pixels, known by a mask"
+    if content["scalar"] is not None:
+        rows["own scalar"] = f"{content['scalar']}, a baseline"
     _print(console, look, look.text(f"{content['name']}: {content['what']}", "bold"))
     listing = Table.grid(Column(), Column(overflow="fold"), padding=(0, 2, 0, 0))
     for name, text in rows.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from models.agreement import agreements
-from models.baselines import BASELINES, fit_all
+from models.baselines import fit_all, names
 from sweeps import results
 from sweeps.answer import Answer, answer
 from sweeps.folder.storage import write_whole
@@ -82,14 +83,17 @@ def agreement(sweep: Sweep, records: Mapping[str, Record]) -> dict[str, float | 
 def score_baselines(sweep: Sweep) -> Baselines:
     """Fit the baselines without labels, score them as the codes are, keep that in the folder."""
     scorer, kept = sweep.scorer, sweep.folder / "baselines.json"
+    scalar = sweep.dataset.own_scalar
     what = f"{sweep.dataset.image_digest} {sweep.study.split} {scorer.identity()}"
-    key = f"{what} {','.join(BASELINES)}"
+    key = f"{what} {','.join(names(sweep.dataset.scalar))}"
+    if scalar is not None:  # of all that the baselines look at, it alone is no function of pixels
+        key = f"{key} {hashlib.sha256(scalar[1].tobytes()).hexdigest()[:16]}"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # derived: made anew
         content = json.loads(kept.read_text())
         if content["key"] == key:
             known: dict[str, dict[str, float | None]] = content["scores"]
             return known
-    found = fit_all(sweep.dataset.pixels, sweep.rows, scorer.classes)
+    found = fit_all(sweep.dataset.pixels, sweep.rows, scorer.classes, scalar)
     scores = {name: scorer.scores(evidence) for name, evidence in found.items()}
     text = json.dumps({"key": key, "scores": scores}, indent=1)
     write_whole(kept, text.encode())

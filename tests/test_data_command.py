@@ -45,7 +45,7 @@ def as_json(capfd: Capture, *arguments: str) -> dict[str, Any]:
 
 def test_list_names_every_dataset_form_and_key(capfd: Capture) -> None:
     content = as_json(capfd, "list")
-    assert [entry["name"] for entry in content["datasets"]] == ["digits"]
+    assert [entry["name"] for entry in content["datasets"]] == ["digits", "stargalaxy", "ising"]
     assert {entry["form"]: entry["keys"] for entry in content["forms"]} == {
         form.form: list(form.model_fields) for form in FORMS
     }
@@ -77,6 +77,8 @@ def test_describe_says_what_there_is(tmp_path: Path, capfd: Capture) -> None:
         "label_digest": dataset.label_digest,
         "classes": shares,
         "covariates": {"size": {"low": 1.0, "high": 3.0, "mean": 2.0}},
+        "scalar": None,
+        "defective": None,
         "bytes": COUNT * HEIGHT * WIDTH * 4,
         "on_disk": False,
     }
@@ -160,7 +162,7 @@ def test_mistakes_exit_with_2_and_a_sentence(tmp_path: Path, capfd: Capture) -> 
         ("list", "--out", "x"): "data list: --out is for export",
         ("describe", "digit"): (
             "digit: no such file, and no dataset or study of that name; did you mean 'digits'? "
-            "known: digits; see: sweeps data list"
+            "known: digits, ising, stargalaxy; see: sweeps data list"
         ),
         ("describe", "my.npz"): f"my.npz: {short}",
         ("describe", "labels.yaml"): f"labels.yaml: dataset.path: {short}",
@@ -168,7 +170,10 @@ def test_mistakes_exit_with_2_and_a_sentence(tmp_path: Path, capfd: Capture) -> 
             "key.yaml: dataset: unknown key 'clases'; did you mean 'classes'? "
             "known: classes, path, preprocess"
         ),
-        ("describe", "none.yaml"): "none.yaml: dataset is missing; one of: digits",
+        (
+            "describe",
+            "none.yaml",
+        ): "none.yaml: dataset is missing; one of: digits, ising, stargalaxy",
         ("export", "digits", "--out", "my.npz/x"): (
             "my.npz/x: cannot be written: Not a directory; choose another with --out"
         ),

@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from models.datasets import BadData
-from models.datasets.preprocess import (
+from models.datasets.preprocess import preprocess
+from models.datasets.steps import (
     Asinh,
     Centre,
     Clip,
     Crop,
     Flux,
+    Sign,
     Standardise,
     Step,
     Steps,
     UnfitError,
-    preprocess,
 )
 from sweeps.mistakes import models_in
 
@@ -38,7 +39,7 @@ def steps_of(*steps: Any) -> tuple[Step, ...]:
 
 
 def every_step() -> list[Step]:
-    return [Crop(size=(4, 4)), Centre(), Flux(), Clip(), Asinh(), Standardise()]
+    return [Crop(size=(4, 4)), Centre(), Flux(), Clip(), Asinh(), Sign(), Standardise()]
 
 
 def test_the_list_of_steps_is_whole() -> None:

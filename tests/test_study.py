@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from simulated import SENTENCES
 from studies import tiny, write
 
 from models.datasets import Digits
@@ -55,10 +56,14 @@ RULES: dict[str, tuple[Any, str]] = {
         tiny(qestion="?"),
         f"x.yaml: unknown key 'qestion'; did you mean 'question'? known: {TOP}",
     ),
-    "dataset missing": (tiny(dataset=None), "x.yaml: dataset is missing; one of: digits"),
+    "dataset missing": (
+        tiny(dataset=None),
+        "x.yaml: dataset is missing; one of: digits, ising, stargalaxy",
+    ),
     "dataset unknown": (
         tiny(dataset="digit"),
-        "x.yaml: dataset.name: unknown name 'digit'; did you mean 'digits'? known: digits",
+        "x.yaml: dataset.name: unknown name 'digit'; did you mean 'digits'? "
+        "known: digits, ising, stargalaxy",
     ),
     "dataset type": (
         tiny(dataset=3),
@@ -244,7 +249,7 @@ RULES: dict[str, tuple[Any, str]] = {
     "step unknown": (
         tiny(dataset={"name": "digits", "preprocess": ["center"]}),
         "x.yaml: dataset.preprocess[0]: unknown kind 'center'; did you mean 'centre'? "
-        "known: asinh, centre, clip, crop, flux, standardise",
+        "known: asinh, centre, clip, crop, flux, sign, standardise",
     ),
     "step key": (
         tiny(dataset={"name": "digits", "preprocess": [{"kind": "flux", "norms": "l2"}]}),
@@ -530,7 +535,7 @@ def test_each_rule_says_what_where_and_the_fix(rule: str, tmp_path: Path) -> Non
 
 def test_every_constraint_of_the_schema_has_a_rule_here() -> None:
     """A new field or bound fails here until its sentence is compared above."""
-    sentences = " ".join(sentence for _, sentence in RULES.values())
+    sentences = " ".join([SENTENCES, *(sentence for _, sentence in RULES.values())])
     for model in settings_classes(StudyFile) | settings_classes(Spec):
         for name, field in model.model_fields.items():
             if field.metadata and name != "kind":

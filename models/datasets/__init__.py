@@ -1,7 +1,7 @@
 """Datasets: images with, for scoring alone, labels and covariates.
 
 A study names a shipped one (`name`) or a file (`path`), whose form its ending says. To add one: a
-file here with a settings class that has `load`, and its place in `DatasetSettings`.
+file here with a settings class that has `load`, and its place in `SHIPPED` and `DatasetSettings`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from models.datasets.base import BadData, Dataset
 from models.datasets.digits import Digits
 from models.datasets.folder import Folder
 from models.datasets.idx import Idx, looks_like_idx
+from models.datasets.ising import Ising
 from models.datasets.npz import Npz
 from models.datasets.parquet import Parquet
 from models.datasets.source import DataFile, absolute, reading
-from models.settings import mistakes_of
+from models.datasets.stargalaxy import StarGalaxy
+from models.settings import did_you_mean, mistakes_of
 
-SHIPPED = (Digits,)
+SHIPPED = (Digits, StarGalaxy, Ising)
+NAMES = tuple(kind.form for kind in SHIPPED)
 FORMS: dict[type[DataFile], str] = {
     Npz: ".npz",
     Parquet: ".parquet, .pq",
@@ -55,9 +58,11 @@ def form_of(name: str) -> str:
 
 
 def _as_settings(value: Any) -> Any:
-    """Read a bare name as a shipped dataset; refuse a path that names nothing."""
+    """Read a bare name as a shipped dataset; refuse a name or path that names nothing."""
     if isinstance(value, str):
-        return {"name": value}
+        value = {"name": value}
+    if isinstance(value, Mapping) and "name" in value and value["name"] not in NAMES:
+        raise mistakes_of([("name", _unknown(value["name"]))])
     if isinstance(value, Mapping) and isinstance(value.get("path"), str) and "name" not in value:
         try:
             form_of(value["path"])
@@ -66,11 +71,17 @@ def _as_settings(value: Any) -> Any:
     return value
 
 
+def _unknown(name: Any) -> str:
+    if isinstance(name, str):
+        return f"unknown name '{name}'{did_you_mean(name, NAMES)}"
+    return f"expected the name of a dataset, got {name!r}; known: {', '.join(sorted(NAMES))}"
+
+
 def _tag(value: Any) -> str:
     if not isinstance(value, Mapping):
         return str(getattr(value, "form", Digits.form))
     if "path" not in value or "name" in value:
-        return Digits.form
+        return str(value.get("name", Digits.form))
     return form_of(value["path"]) if isinstance(value["path"], str) else Npz.form
 
 
@@ -84,6 +95,8 @@ def with_absolute_paths(settings: Any, folder: Path) -> Any:
 
 DatasetSettings = Annotated[
     Annotated[Digits, Tag(Digits.form)]
+    | Annotated[StarGalaxy, Tag(StarGalaxy.form)]
+    | Annotated[Ising, Tag(Ising.form)]
     | Annotated[Npz, Tag(Npz.form)]
     | Annotated[Parquet, Tag(Parquet.form)]
     | Annotated[Idx, Tag(Idx.form)]

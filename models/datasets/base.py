@@ -28,6 +28,8 @@ class Dataset:
     """Images (N, C, H, W) float32, labels (N,) from 0 or None, and named covariates (N,).
 
     The images may lie in a file that is mapped into memory; `chunks` goes through them in parts.
+    `mask` (N, C, H, W) is true where a pixel is known to be defective, None where nobody knows.
+    `scalar` names the covariate that is this domain's own cheap answer, None where there is none.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Dataset:
     class_names: tuple[str, ...]
     covariates: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     description: str = ""
+    mask: NDArray[np.bool_] | None = None
+    scalar: str | None = None
 
     @cached_property
     def image_digest(self) -> str:
@@ -46,6 +50,11 @@ class Dataset:
     def label_digest(self) -> str | None:
         """Return the SHA-256 of the labels, None without labels; no part of an identity."""
         return None if self.labels is None else _digest(self.labels, "<i8")
+
+    @property
+    def own_scalar(self) -> tuple[str, NDArray[np.float64]] | None:
+        """Return the name and values (N,) of the domain's own scalar, None where there is none."""
+        return None if self.scalar is None else (self.scalar, self.covariates[self.scalar])
 
     @property
     def pixels(self) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Images that are more than should be in memory: on disk, mapped into memory, made once."""
+"""What is made once and kept: images too large for memory, mapped from disk; simulated data."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.datasets.base import BadData
 
+DAMAGE = (OSError, ValueError, LookupError, EOFError, RuntimeError, MemoryError)
+DAMAGE_OF_ZIP = (zipfile.BadZipFile, zlib.error, struct.error)
 LARGEST_IN_MEMORY = 512 * 2**20  # bytes of float32 images
 SPARE = 64 * 2**20  # bytes of disk that are left to others
 
@@ -99,3 +105,32 @@ def _rename(temporary: Path, folder: Path) -> None:
     except OSError:
         if kept(folder.name) is None:
             raise
+
+
+def remembered(
+    key: str, names: frozenset[str], make: Callable[[], Mapping[str, NDArray[Any]]]
+) -> dict[str, NDArray[Any]]:
+    """Return arrays, some of these names, that were made before, else make and keep them.
+
+    What is damaged (an archive has a checksum of each array) or has other names is made anew. Where
+    nothing can be written it is made every time.
+    """
+    path = cache_folder() / f"{key}.npz"
+    # Opened here: of a damaged archive NumPy itself would leave the file open.
+    with contextlib.suppress(*DAMAGE, *DAMAGE_OF_ZIP), path.open("rb") as source:
+        file = np.lib.npyio.NpzFile(source, allow_pickle=False)
+        if file.files and names.issuperset(file.files):
+            return {name: file[name] for name in file.files}
+    made = dict(make())
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with contextlib.suppress(OSError):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as target:
+                np.savez(target, allow_pickle=False, **made)
+                target.flush()
+                os.fsync(target.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return made

@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 from sklearn.datasets import load_digits
 
 from models.datasets.base import Dataset
-from models.datasets.preprocess import Steps, preprocess
+from models.datasets.preprocess import preprocess
+from models.datasets.steps import Steps
 from models.settings import Settings, mistakes_of
 
 GREY_LEVELS = 16.0

@@ -20,7 +20,8 @@ from pydantic import Field
 from models.datasets import cache
 from models.datasets.base import BadData, Dataset, ink
 from models.datasets.classes import Chosen, Classes, Labels, choose
-from models.datasets.preprocess import Block, Blocks, Shift, Step, Steps, through
+from models.datasets.preprocess import through
+from models.datasets.steps import Block, Blocks, Shift, Step, Steps
 from models.settings import Settings
 
 SOURCE_VERSION = 1  # raised whenever the same file gives other pixels: the cache is made anew

@@ -12,8 +12,10 @@ from pydantic import TypeAdapter
 
 from models.datasets import DatasetSettings
 from models.datasets.base import BadData
-from models.datasets.preprocess import Shift, Standardise, Step, fitted
+from models.datasets.preprocess import fitted
+from models.datasets.simulated import Simulated
 from models.datasets.source import DataFile, Source, all_of, by, check_shape
+from models.datasets.steps import Shift, Standardise, Step
 
 OF_ITS_OWN = {"path", "classes", "labels", "label", "covariates", "preprocess"}
 
@@ -49,6 +51,8 @@ def unseen(
 def _steps(settings: DatasetSettings) -> list[Step | Shift]:
     """Return the study's steps; its raw images are read again only where a step must see them."""
     steps: tuple[Step, ...] = settings.preprocess
+    if isinstance(settings, Simulated):
+        steps = settings.steps
     if not any(isinstance(step, Standardise) for step in steps):
         return list(steps)
     return fitted(steps, settings.model_copy(update={"preprocess": ()}).load().images)
