@@ -272,6 +272,7 @@ def test_a_mixture_is_written_out_sorted_with_every_scale_and_share() -> None:
         "means": (-1.5, 0.2, 2.0),
         "scales": (0.8, 0.5, 0.3),
         "weights": (0.625, 0.25, 0.125),
+        "anneal": None,
     }
     short = ADAPTER.validate_python({"kind": "mixture", "means": [1, -1], "scales": 0.5})
     assert short.model_dump()["scales"] == (0.5, 0.5)
