@@ -108,7 +108,8 @@ RULES: dict[str, tuple[Any, str]] = {
     "kl from a uniform prior": (
         with_cell(objective="vae", prior="uniform"),
         "x.yaml: cells[1].divergence: 'kl' from a 'uniform' prior is infinite, since its density "
-        "ends; with objective 'wae' use 'wasserstein' or 'mmd', or another prior",
+        "ends; use 'js', 'wasserstein', 'sinkhorn', 'mmd', 'energy' or 'adversarial', or another "
+        "prior",
     ),
     "means empty": (
         with_cell(objective="wae", prior={"kind": "mixture", "means": []}),
@@ -435,10 +436,50 @@ RULES: dict[str, tuple[Any, str]] = {
         "x.yaml: cells[1].divergence: 'kl' compares densities q(z|x), which a deterministic code "
         "has not; with 'wae' use 'wasserstein', or choose objective 'vae'",
     ),
-    "wasserstein in a bound": (
-        with_cell(objective="vae", divergence="wasserstein"),
-        "x.yaml: cells[1].divergence: 'wasserstein' compares samples, while the objective is a "
-        "bound on densities; with 'vae' use 'kl', or choose objective 'wae'",
+    "an aggregate of a deterministic code": (
+        with_cell(objective="wae", divergence="js"),
+        "x.yaml: cells[1].divergence: 'js' compares densities q(z|x), which a deterministic code "
+        "has not; with 'wae' use 'wasserstein', or choose objective 'vae'",
+    ),
+    "a prior that its divergence cannot teach": (
+        with_cell(objective="wae", prior="learned_mixture"),
+        "x.yaml: cells[1].divergence: 'wasserstein' cannot teach a 'learned_mixture' prior; use "
+        "'kl' or 'kl_aggregate', or the prior 'mixture'",
+    ),
+    "analogy without an end": (
+        with_cell(objective="vae", divergence="analogy"),
+        "x.yaml: cells[1].divergence: 'analogy' pushes codes out without end; set code.squash to "
+        "tanh",
+    ),
+    "annealed beyond the end": (
+        with_cell(
+            objective="vae",
+            prior={"kind": "bimodal", "anneal": {"steps": 900}},
+            training={"steps": 800},
+        ),
+        "x.yaml: cells[1].prior: its scales are annealed over 900 steps, and training has 800; "
+        "anneal over 800 or fewer",
+    ),
+    "learned scales below their floor": (
+        with_cell(
+            objective="vae", prior={"kind": "learned_mixture", "scales": 0.2, "least_scale": 0.3}
+        ),
+        "x.yaml: cells[1].prior.scales: expected more than least_scale (0.3), got 0.2",
+    ),
+    "learned weights below their floor": (
+        with_cell(
+            objective="vae",
+            prior={"kind": "learned_mixture", "weights": [0.1, 0.9], "least_weight": 0.2},
+        ),
+        "x.yaml: cells[1].prior.weights: expected shares of more than least_weight (0.2), got 0.1",
+    ),
+    "a part learned twice": (
+        with_cell(objective="vae", prior={"kind": "learned_mixture", "learn": ["means", "means"]}),
+        "x.yaml: cells[1].prior.learn: a part is named twice",
+    ),
+    "a share of all": (
+        with_cell(objective="vae", prior={"kind": "bimodal", "share": 1.0}),
+        "x.yaml: cells[1].prior.share: expected at most 0.99, got 1.0",
     ),
     "the same cell twice": (
         with_cell(objective="ae", activation="relu"),
