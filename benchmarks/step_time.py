@@ -12,10 +12,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -31,6 +32,7 @@ WIDTHS = (1, 4, 8, 16, 32)
 GOAL_WIDTH = 16
 REPEATS = 7
 PROOF_STEPS = 5
+DENSE = 2  # dimensions of a dense layer's weight
 # The proof runs in float64, where sums in another order agree to 1e-15 and Adam, which divides by
 # the size of a gradient, carries that into the weights; BatchNorm in float32 would need 1e-2.
 PROOF_TOLERANCE = 1e-9
@@ -66,15 +68,10 @@ class Plain(nn.Module):
     def __init__(self, spec: Spec, seed: int, images: Tensor) -> None:
         """Start from the first values of the seed's packed member."""
         super().__init__()
-        hidden = spec.network.hidden
-        up = [images.shape[1], *hidden]
-        down = [1, *reversed(hidden)]
-        norm = spec.network.batch_norm
-        encoder = [*_stack(up, norm=norm), nn.Linear(up[-1], 1)]
-        decoder = [*_stack(down, norm=norm), nn.Linear(down[-1], up[0])]
-        self.layers = nn.Sequential(*encoder, *decoder).to(images.dtype)
+        layers = _convolutional if spec.network.kind == "conv" else _dense
+        self.layers = nn.Sequential(*layers(spec, images.shape[1:])).to(images.dtype)
         self.images = images
-        self.batch = images.new_empty(spec.training.batch_size, images.shape[1])
+        self.batch = images.new_empty(spec.training.batch_size, *images.shape[1:])
         self.order = stream(seed, "order")
         self.pending = torch.empty(0, dtype=torch.int64)
         self._copy_start(spec, seed)
@@ -82,12 +79,12 @@ class Plain(nn.Module):
 
     @torch.no_grad()
     def _copy_start(self, spec: Spec, seed: int) -> None:
-        """Take the packed member's first values; its weights are (in, out), ours (out, in)."""
+        """Take the packed member's first values; its dense weights are (in, out), not (out, in)."""
         start = Member.start(spec, seed, self.images.shape[1:])
         layout = spec.assemble(self.images.shape[1:]).parameters()
         values = layout.views(start.values, 1).values()
         for own, theirs in zip(self.layers.parameters(), values, strict=True):
-            own.copy_(theirs[0].T if own.ndim > 1 else theirs[0])
+            own.copy_(theirs[0].T if theirs[0].ndim == DENSE else theirs[0])
 
     def advance(self) -> Tensor:
         """Take one optimiser step and return the loss before it."""
@@ -97,7 +94,8 @@ class Plain(nn.Module):
         which, self.pending = self.pending[: len(self.batch)], self.pending[len(self.batch) :]
         torch.index_select(self.images, 0, which, out=self.batch)
         self.adam.zero_grad()
-        loss: Tensor = (self.layers(self.batch) - self.batch).square().sum(1).mean() * 0.5
+        gap = (self.layers(self.batch) - self.batch).flatten(1)
+        loss: Tensor = gap.square().sum(1).mean() * 0.5
         loss.backward()  # type: ignore[no-untyped-call]
         self.adam.step()
         return loss.detach()
@@ -112,17 +110,51 @@ def _stack(widths: list[int], *, norm: bool) -> list[nn.Module]:
     return layers
 
 
+def _dense(spec: Spec, shape: Sequence[int]) -> list[nn.Module]:
+    hidden, norm = spec.network.hidden, spec.network.batch_norm
+    up, down = [*shape, *hidden], [1, *reversed(hidden)]
+    encoder = [*_stack(up, norm=norm), nn.Linear(up[-1], 1)]
+    return [*encoder, *_stack(down, norm=norm), nn.Linear(down[-1], up[0])]
+
+
+def _convolutional(spec: Spec, shape: Sequence[int]) -> list[nn.Module]:
+    """Two halvings and a dense layer, for a height and width that 4 divides; mirrored."""
+    (bands, height, width), hidden = shape, spec.network.hidden
+    (one, two), norm = spec.network.channels, spec.network.batch_norm
+    maps = (two, height // 4, width // 4)
+    down, up = [math.prod(maps), *hidden], [1, *reversed(hidden)]
+
+    def shaped(layer: nn.Module, channels: int) -> list[nn.Module]:
+        return [layer, *([nn.BatchNorm2d(channels)] if norm else []), nn.ReLU(inplace=True)]
+
+    return [
+        *shaped(nn.Conv2d(bands, one, 4, 2, 1, bias=not norm), one),
+        *shaped(nn.Conv2d(one, two, 4, 2, 1, bias=not norm), two),
+        nn.Flatten(),
+        *_stack(down, norm=norm),
+        nn.Linear(down[-1], 1),
+        *_stack(up, norm=norm),
+        nn.Linear(up[-1], down[0], bias=not norm),
+        *shaped(nn.Unflatten(1, maps), two),
+        *shaped(nn.ConvTranspose2d(two, one, 4, 2, 1, bias=not norm), one),
+        nn.ConvTranspose2d(one, bands, 4, 2, 1),
+    ]
+
+
 def cases() -> list[Case]:
-    """Return the two networks, each without and with BatchNorm."""
+    """Return the three networks, each without and with BatchNorm."""
     digits = torch.from_numpy(Digits().load().pixels)
     large = torch.rand(4096, 784, generator=torch.Generator().manual_seed(0))
+    square = large.view(-1, 1, 28, 28)
+    mlp, conv = {"kind": "mlp"}, {"kind": "conv", "channels": (16, 32)}
     rows = []
     for norm in (False, True):
-        for name, images, hidden, batch, steps, goal in (
-            ("digits 64-64-32-1, batch 32", digits, (64, 32), 32, 96, 6.0),
-            ("784-256-64-1, batch 128", large, (256, 64), 128, 6, 0.95),
+        for name, images, kind, hidden, batch, steps, goal in (
+            ("digits 64-64-32-1, batch 32", digits, mlp, (64, 32), 32, 96, 6.0),
+            ("784-256-64-1, batch 128", large, mlp, (256, 64), 128, 6, 0.95),
+            ("28 x 28, 16 and 32 channels, batch 128", square, conv, (64,), 128, 2, None),
         ):
-            network = {"kind": "mlp", "hidden": hidden, "batch_norm": norm}
+            network = {**kind, "hidden": hidden, "batch_norm": norm}
             spec = Spec.model_validate(
                 {"objective": "ae", "network": network, "training": {"batch_size": batch}}
             )
@@ -133,8 +165,8 @@ def cases() -> list[Case]:
 
 def packed(case: Case, width: int) -> Pack:
     """Return a pack of the first `width` seeds at their start."""
-    pixels, dtype = case.images.shape[1], case.images.dtype
-    starts = [Member.start(case.spec, seed, (pixels,), dtype) for seed in range(width)]
+    shape, dtype = case.images.shape[1:], case.images.dtype
+    starts = [Member.start(case.spec, seed, shape, dtype) for seed in range(width)]
     return Pack(case.spec, starts, case.images)
 
 

@@ -9,16 +9,18 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, final
+from typing import Annotated, Any, ClassVar, Literal, final
 
 import torch
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from torch import Tensor
 
+from models.convolution import AsImages, ChannelNorm, Convolution, Transposed, as_rows, halved
 from models.packed import BatchNorm, Block, Layout, Linear, Parameter, Views, elu
 from models.settings import Settings, as_kind
 
-Layer = Linear | BatchNorm | Callable[[Tensor], Tensor]
+Trained = Linear | BatchNorm | Convolution | ChannelNorm | Transposed
+Layer = Trained | Callable[[Tensor], Tensor]
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "tanh"]
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     # In place where that can be: what goes in is a layer's fresh output, and nobody needs it again.
@@ -86,13 +88,13 @@ class Autoencoder:
     critics: tuple[tuple[Linear, ...], ...] = ()  # what the divergence trains, for each part
 
     @property
-    def _own(self) -> list[Linear | BatchNorm | Parameter]:
+    def _own(self) -> list[Trained | Parameter]:
         heads = [self.mean, *([self.log_variance] if self.log_variance else [])]
         layers = [*self.body, *heads, *self.decoder]
-        return [*(layer for layer in layers if isinstance(layer, Linear | BatchNorm)), *self.prior]
+        return [*(layer for layer in layers if isinstance(layer, Trained)), *self.prior]
 
     @property
-    def _named(self) -> list[Linear | BatchNorm | Parameter]:
+    def _named(self) -> list[Trained | Parameter]:
         return [*self._own, *(layer for critic in self.critics for layer in critic)]
 
     @property
@@ -129,8 +131,12 @@ class Autoencoder:
 
 def _through(layers: tuple[Layer, ...], views: Views, x: Tensor) -> Tensor:
     for layer in layers:
-        x = layer(views, x) if isinstance(layer, Linear | BatchNorm) else layer(x)
+        x = layer(views, x) if isinstance(layer, Trained) else layer(x)
     return x
+
+
+Width = Annotated[int, Field(ge=1, le=65536)]
+Channels = Annotated[int, Field(ge=1, le=4096)]
 
 
 @final
@@ -138,40 +144,154 @@ class Mlp(Settings):
     """Fully connected layers of the given widths, mirrored in the decoder."""
 
     kind: Literal["mlp"] = "mlp"
-    hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(
-        default=(64, 32), strict=False, min_length=1
-    )
+    hidden: tuple[Width, ...] = Field(default=(64, 32), strict=False, min_length=1)
     batch_norm: bool = False
+    widest: ClassVar[int] = 16  # members in a pack: more fall out of a core's cache (decision 1)
+
+    def misfit(self, shape: Sequence[int]) -> tuple[str, str] | None:
+        """Return the setting that images of a shape do not fit, and a sentence; or None."""
+        del shape
+        return None
 
     def assemble(
         self, shape: Sequence[int], units: int, activations: Activations, stochastic_units: int
     ) -> Autoencoder:
         """Return the autoencoder; `stochastic_units` of the code get a variance head."""
-        pixels = math.prod(shape)
-        widths = [pixels, *self.hidden]
-        log_variance = Linear("code.log_variance", widths[-1], stochastic_units)
+        pixels, norm = math.prod(shape), self.batch_norm
+        down, up = [pixels, *self.hidden], [units, *reversed(self.hidden)]
         return Autoencoder(
-            body=self._stack("encoder", widths, activations.encoder),
-            mean=Linear("code.mean", widths[-1], units),
-            log_variance=log_variance if stochastic_units else None,
+            body=_dense("encoder", down, activations.encoder, norm=norm),
+            mean=Linear("code.mean", down[-1], units),
+            log_variance=_log_variance(down[-1], stochastic_units),
             decoder=(
-                *self._stack("decoder", [units, *reversed(self.hidden)], activations.decoder),
-                Linear("decoder.out", self.hidden[0], pixels),
+                *_dense("decoder", up, activations.decoder, norm=norm),
+                Linear("decoder.out", up[-1], pixels),
             ),
         )
 
-    def _stack(self, name: str, widths: list[int], activation: Activation) -> tuple[Layer, ...]:
+
+@final
+class Conv(Settings):
+    """Convolutions that halve height and width each, then dense layers; mirrored in the decoder.
+
+    `channels` are the feature maps after each halving, `hidden` the widths between the last of
+    them and the code. Source: LeCun et al. 1989; the decoder's transposed convolutions as in
+    Dumoulin and Visin 2016 (arXiv:1603.07285).
+    """
+
+    kind: Literal["conv"] = "conv"
+    channels: tuple[Channels, ...] = Field(default=(16, 32), strict=False, min_length=1)
+    hidden: tuple[Width, ...] = Field(default=(64,), strict=False, min_length=1)
+    batch_norm: bool = False
+    widest: ClassVar[int] = 4  # nothing is gained by more, and 16 take a fifth longer
+
+    def misfit(self, shape: Sequence[int]) -> tuple[str, str] | None:
+        """Return the setting that images of a shape do not fit, and a sentence; or None."""
+        if len(shape) != 3:  # noqa: PLR2004
+            return "kind", f"conv needs images (C, H, W), and these are {tuple(shape)}; use mlp"
+        asked, most = len(self.channels), min(shape[1:]).bit_length() - 1
+        if asked <= most:
+            return None
+        fix = f"list at most {most}" if most else "use mlp"
+        return "channels", (
+            f"conv halves height and width for each entry of channels, here {_times(asked)}, and "
+            f"images of {shape[1]} x {shape[2]} px can be halved {_times(most)}; {fix}"
+        )
+
+    def assemble(
+        self, shape: Sequence[int], units: int, activations: Activations, stochastic_units: int
+    ) -> Autoencoder:
+        """Return the autoencoder for (C, H, W); `misfit` has been asked."""
+        bands, *size = shape
+        sizes = [(size[0], size[1])]
+        for _ in self.channels:
+            sizes.append(halved(sizes[-1]))
+        maps = (self.channels[-1], *sizes[-1])
+        down = [math.prod(maps), *self.hidden]
+        return Autoencoder(
+            body=(
+                AsImages((bands, *sizes[0])),
+                *self._halvings([bands, *self.channels], activations.encoder),
+                as_rows,
+                *_dense("encoder.dense", down, activations.encoder, norm=self.batch_norm),
+            ),
+            mean=Linear("code.mean", down[-1], units),
+            log_variance=_log_variance(down[-1], stochastic_units),
+            decoder=(
+                *self._to_maps([units, *reversed(down)], maps, activations.decoder),
+                *self._doublings(sizes, bands, activations.decoder),
+                as_rows,
+            ),
+        )
+
+    def _halvings(self, channels: list[int], activation: Activation) -> list[Layer]:
         layers: list[Layer] = []
-        for place, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
-            # No bias before BatchNorm: it would be subtracted again.
-            layers.append(Linear(f"{name}.{place}", fan_in, fan_out, bias=not self.batch_norm))
-            if self.batch_norm:
-                layers.append(BatchNorm(f"{name}.{place}.norm", fan_out))
-            layers.append(ACTIVATIONS[activation])
-        return tuple(layers)
+        for place, (fan_in, fan_out) in enumerate(itertools.pairwise(channels)):
+            name = f"encoder.{place}"
+            layers.append(Convolution(name, fan_in, fan_out, bias=not self.batch_norm))
+            layers += self._shaped(name, fan_out, activation)
+        return layers
+
+    def _to_maps(
+        self, widths: list[int], maps: tuple[int, int, int], activation: Activation
+    ) -> list[Layer]:
+        """Return dense layers, the last of which gives the feature maps to be doubled."""
+        name, norm = "decoder.maps", self.batch_norm
+        return [
+            *_dense("decoder.dense", widths[:-1], activation, norm=norm),
+            Linear(name, widths[-2], widths[-1], bias=not norm),
+            AsImages(maps),
+            *self._shaped(name, maps[0], activation),
+        ]
+
+    def _doublings(
+        self, sizes: list[tuple[int, int]], bands: int, activation: Activation
+    ) -> list[Layer]:
+        layers: list[Layer] = []
+        up = [*reversed(self.channels), bands]
+        targets = reversed(sizes[:-1])
+        for place, (fans, size) in enumerate(zip(itertools.pairwise(up), targets, strict=True)):
+            last = place == len(self.channels) - 1
+            name = "decoder.out" if last else f"decoder.{place}"
+            layers.append(Transposed(name, *fans, size, bias=last or not self.batch_norm))
+            if not last:
+                layers += self._shaped(name, fans[1], activation)
+        return layers
+
+    def _shaped(self, name: str, channels: int, activation: Activation) -> list[Layer]:
+        """Return what follows the layer of that name, which gives feature maps."""
+        normed = [ChannelNorm(f"{name}.norm", channels)] if self.batch_norm else []
+        return [*normed, ACTIVATIONS[activation]]
 
 
-Network = Annotated[Mlp, BeforeValidator(as_kind)]
+def _dense(
+    name: str, widths: list[int], activation: Activation, *, norm: bool
+) -> tuple[Layer, ...]:
+    layers: list[Layer] = []
+    for place, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
+        # No bias before BatchNorm: it would be subtracted again.
+        layers.append(Linear(f"{name}.{place}", fan_in, fan_out, bias=not norm))
+        if norm:
+            layers.append(BatchNorm(f"{name}.{place}.norm", fan_out))
+        layers.append(ACTIVATIONS[activation])
+    return tuple(layers)
+
+
+def _log_variance(width: int, units: int) -> Linear | None:
+    return Linear("code.log_variance", width, units) if units else None
+
+
+def _times(count: int) -> str:
+    return {0: "not at all", 1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def _as_network(value: Any) -> Any:
+    """Read a bare name as a kind, and settings without one as those of mlp."""
+    value = as_kind(value)
+    return {"kind": "mlp", **value} if isinstance(value, Mapping) else value
+
+
+Network = Annotated[Mlp | Conv, Field(discriminator="kind"), BeforeValidator(_as_network)]
 
 __all__ = [
     "ACTIVATIONS",
@@ -181,6 +301,7 @@ __all__ = [
     "Autoencoder",
     "Block",
     "Code",
+    "Conv",
     "Mlp",
     "Network",
 ]

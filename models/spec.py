@@ -83,7 +83,13 @@ class Spec(Settings):
         return OBJECTIVES[self.objective]
 
     def assemble(self, shape: Sequence[int]) -> Autoencoder:
-        """Return the network for images of a shape, (C, H, W) or (pixels,)."""
+        """Return the network for images of a shape, (C, H, W) or (pixels,).
+
+        Raises ValueError where they do not go together.
+        """
+        misfit = self.network.misfit(shape)
+        if misfit:
+            raise ValueError(misfit[1])
         units = self.code.class_units + self.code.style_units
         network = self.network.assemble(shape, units, self.activations, self.stochastic_units)
         if self.prior is None or self.divergence is None:

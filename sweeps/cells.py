@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ SCHEMA_VERSION = 2
 _WORDS = {1: "one", 2: "two", 3: "three"}
 SHORT, EXACT = 4, 17  # significant digits of a number that has more than six
 CHOICES = ("objective", "prior", "divergence", "activation")
+PLAIN = (*CHOICES, "network.kind")  # told by their value alone
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,13 @@ def identity(spec: Spec, image_digest: str, seed: int | None, split: float | Non
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]
 
 
-def name_cells(found: list[tuple[str, Spec]]) -> tuple[Cell, ...]:
+def name_cells(specs: Sequence[Spec]) -> tuple[Cell, ...]:
     """Give each configuration its axes, what varies and the four choices, and a label."""
-    flat = _told_apart([spec for _, spec in found])
+    flat = _told_apart(specs)
     varying = [path for path in _paths(flat) if _distinct(flat, path) > 1]
     shown = [*CHOICES, *(path for path in varying if path not in CHOICES)]
     cells = []
-    for (_, spec), row in zip(found, flat, strict=True):
+    for spec, row in zip(specs, flat, strict=True):
         axes = {path: row.get(path) for path in shown}
         words = [_word(path, axes[path]) for path in shown if path in varying or path == CHOICES[0]]
         cells.append(Cell(" ".join(word for word in words if word), axes, spec))
@@ -80,7 +82,7 @@ def _paths(rows: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(path for row in rows for path in row))
 
 
-def _told_apart(specs: list[Spec]) -> list[dict[str, Any]]:
+def _told_apart(specs: Sequence[Spec]) -> list[dict[str, Any]]:
     """Return each one's axes, short; exact along an axis where short ones would look alike."""
     short, exact = ([_axes(spec, digits) for spec in specs] for digits in (SHORT, EXACT))
     alike = [path for path in _paths(exact) if _distinct(short, path) < _distinct(exact, path)]
@@ -121,7 +123,7 @@ def _choice(settings: Settings, digits: int) -> str:
 def _word(path: str, value: Any) -> str:
     if value is None or (path == "code.style" and value == "free"):
         return ""
-    if path in CHOICES:
+    if path in PLAIN:
         return str(value)
     name = path.rpartition(".")[2]
     return (

@@ -13,9 +13,6 @@ from models.datasets import Dataset
 from sweeps.cells import Cell, identity
 from sweeps.study import Study
 
-# Beyond this, wider packs fall out of a core's cache (docs/decisions/0001).
-WIDEST = 16
-
 
 @dataclass(frozen=True)
 class Run:
@@ -63,14 +60,16 @@ def packs_of(runs: Sequence[Run], slots: int, width: int | None = None) -> list[
     """Group runs into packs of one cell each, interleaved over cells.
 
     Interleaved, so that a sweep that is stopped has about as many seeds of every cell. Without a
-    width, packs are as wide as pays, and narrow enough that every slot gets one.
+    width, packs are as wide as pays for their network, and narrow enough that every slot gets one.
     """
-    if width is None:
-        width = min(WIDEST, max(1, len(runs) // max(1, slots)))
+    share = max(1, len(runs) // max(1, slots))
     by_cell: dict[str, list[Run]] = {}
     for run in runs:
         by_cell.setdefault(run.cell_id, []).append(run)
-    columns = [_evenly(members, width) for members in by_cell.values()]
+    columns = [
+        _evenly(members, width or min(share, members[0].cell.spec.network.widest))
+        for members in by_cell.values()
+    ]
     rows = itertools.zip_longest(*columns)
     return [pack for row in rows for pack in row if pack is not None]
 

@@ -157,13 +157,16 @@ def load_study(path: Path) -> tuple[Study, Dataset]:
         file = None
         for wrong in sentences(failure, StudyFile):
             note(place_of(wrong), wrong.sentence)
-    cells = _cells(raw, note)
+    points = _cells(raw, note)
     dataset = _dataset(raw, note)
+    if dataset is not None:
+        _check_networks(dataset, points, note)
     if mistakes or file is None or dataset is None:
         raise Refused(mistakes)
     chosen = {name: getattr(file, name) for name in StudyFile.model_fields if name != "spec"}
     metric = file.metric or usual_metric(dataset)
-    return Study(**{**chosen, "cells": name_cells(cells), "metric": metric}), dataset
+    cells = name_cells([spec for _, spec in points])
+    return Study(**{**chosen, "cells": cells, "metric": metric}), dataset
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -215,8 +218,8 @@ def _dotted(path: tuple[int | str, ...]) -> str:
     return text.removeprefix(".")
 
 
-def _cells(raw: dict[str, Any], note: Note) -> list[tuple[str, Spec]]:
-    """Return (place, specification) of each configuration; note every mistake."""
+def _cells(raw: dict[str, Any], note: Note) -> list[tuple[grid.Point, Spec]]:
+    """Return each configuration as written and as specification; note every mistake."""
     shared, blocks = raw.get("spec"), raw.get("cells")
     shared = {} if shared is None else shared
     blocks = [{}] if blocks is None else blocks
@@ -226,7 +229,7 @@ def _cells(raw: dict[str, Any], note: Note) -> list[tuple[str, Spec]]:
     if not isinstance(blocks, list) or not blocks:
         note("cells", f"expected a list of blocks, got {'none' if blocks == [] else shown(blocks)}")
         return []
-    found: list[tuple[str, Spec]] = []
+    found: list[tuple[grid.Point, Spec]] = []
     total = 0
     for number, block in enumerate(blocks):
         where = f"cells[{number}]"
@@ -242,7 +245,8 @@ def _cells(raw: dict[str, Any], note: Note) -> list[tuple[str, Spec]]:
             return found
         found += _block_cells(shared, block, where, note)
     first: dict[str, str] = {}
-    for where, spec in found:
+    for point, spec in found:
+        where = point.block
         if where == first.setdefault(spec.canonical_json(), where):
             continue
         note(where, f"a configuration that {first[spec.canonical_json()]} already has; remove one")
@@ -251,11 +255,11 @@ def _cells(raw: dict[str, Any], note: Note) -> list[tuple[str, Spec]]:
 
 def _block_cells(
     shared: Mapping[str, Any], block: Mapping[str, Any], where: str, note: Note
-) -> list[tuple[str, Spec]]:
+) -> list[tuple[grid.Point, Spec]]:
     found, seen = [], set()
     for point in grid.points(shared, block, where):
         try:
-            found.append((where, Spec.model_validate(point.settings)))
+            found.append((point, Spec.model_validate(point.settings)))
         except ValidationError as failure:
             # A wrong field hides what its neighbours make of each other: look at those as well.
             hidden = [Mistake((f,), text) for f, text in combination_mistakes(point.settings)]
@@ -285,6 +289,20 @@ def _dataset(raw: dict[str, Any], note: Note) -> Dataset | None:
         note("metric", "auc_covariate needs orient_by: the covariate that gives the code its sign")
     _check_classes(dataset, raw, note)
     return dataset
+
+
+def _check_networks(dataset: Dataset, points: list[tuple[grid.Point, Spec]], note: Note) -> None:
+    """Note each network that images of the dataset's shape do not fit."""
+    noted = set()
+    for point, spec in points:
+        found = spec.network.misfit(dataset.images.shape[1:])
+        if found is None:
+            continue
+        kind = point.where(("network", "kind")).removesuffix(".kind")
+        message = (point.origins.get(("network", found[0]), kind), found[1])
+        if message not in noted:
+            noted.add(message)
+            note(*message)
 
 
 def usual_metric(dataset: Dataset) -> str:

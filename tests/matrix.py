@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import math
 import os
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
@@ -28,6 +29,7 @@ RUN_ALL = bool(os.environ.get("SEEDSWEEP_ALL"))
 STEPS = 20
 ACTIVATIONS_TRIED = (*ACTIVATIONS, {"encoder": "tanh", "decoder": "elu"})
 ANNEALED = {"kind": "bimodal", "anneal": {"factor": 2.0, "steps": 9}}
+FIRST_NETWORK = "mlp"
 TIMES_COVERED = 2  # each entry of each table, and each shape, in the sample that runs by default
 
 
@@ -43,22 +45,26 @@ class Shape:
     warm_up: int = 0
     class_units: int = 1  # more only where the prior has a form for them
     style: str = "free"  # normal only where the objective has a prior
+    image: tuple[int, int, int] = (1, 7, 7)  # of networks that need more than rows of pixels
+    channels: tuple[int, ...] = (5, 3)
 
-    def __str__(self) -> str:
-        widths = "-".join(map(str, self.hidden))
+    def text(self, image: tuple[int, ...]) -> str:
+        """Return the sizes with which an image of a shape is trained on."""
         code = f"{self.class_units}+{self.style_units}{self.style[0]}"
-        return f"{self.pixels}px-{widths}-{code}-b{self.batch_size}-n{self.images}"
+        rest = f"{'-'.join(map(str, self.hidden))}-{code}-b{self.batch_size}-n{self.images}"
+        flat = len(image) == 1
+        return f"{image[0]}px-{rest}" if flat else f"{'x'.join(map(str, image))}px-{rest}"
 
 
 SHAPES = (
     Shape((13,), 0, 16, 49, 37),
-    Shape((30, 13), 2, 16, 49, 101, warm_up=7, class_units=2),
-    Shape((50, 30), 0, 32, 64, 77),
-    Shape((50, 30), 2, 48, 49, 37, warm_up=30, style="normal"),
-    Shape((13,), 2, 48, 64, 301),
-    Shape((30, 13), 0, 32, 33, 259, class_units=3),
-    Shape((64, 32), 0, 32, 64, 101, warm_up=7),
-    Shape((64, 32), 1, 16, 25, 97, class_units=2, style="normal"),
+    Shape((30, 13), 2, 16, 49, 101, warm_up=7, class_units=2, image=(3, 8, 9)),
+    Shape((50, 30), 0, 32, 64, 77, image=(1, 16, 16), channels=(8, 16)),
+    Shape((50, 30), 2, 48, 49, 37, warm_up=30, style="normal", image=(2, 8, 9), channels=(3,)),
+    Shape((13,), 2, 48, 64, 301, image=(3, 9, 5)),
+    Shape((30, 13), 0, 32, 33, 259, class_units=3, image=(5, 8, 8), channels=(16,)),
+    Shape((64, 32), 0, 32, 64, 101, warm_up=7, image=(1, 11, 16), channels=(3, 5, 3)),
+    Shape((64, 32), 1, 16, 25, 97, class_units=2, style="normal", channels=(1,)),
 )
 
 
@@ -72,19 +78,26 @@ class Case:
 
     @property
     def name(self) -> str:
-        return " ".join([*(entry for _, entry in self.entries), str(self.shape)])
+        return " ".join([*(entry for _, entry in self.entries), self.shape.text(self.image)])
 
     def spec(self, **changes: Any) -> Spec:
         """Return the specification; `changes` replace its top-level settings."""
         return Spec.model_validate({**self.settings, **changes})
 
+    @property
+    def image(self) -> tuple[int, ...]:
+        """Return the shape of an image: (C, H, W) where the network needs it, else (pixels,)."""
+        flat = self.settings["network"]["kind"] == FIRST_NETWORK
+        return (self.shape.pixels,) if flat else self.shape.image
+
     def images(self) -> NDArray[np.float32]:
         """Return images in 0 ... 1 whose pixels hang together, as those of real images do."""
-        generator = np.random.default_rng(self.shape.pixels)
+        size = math.prod(self.image)
+        generator = np.random.default_rng(size)
         factors = generator.normal(size=(self.shape.images, 3))
-        pixels = factors @ generator.normal(size=(3, self.shape.pixels))
+        pixels = factors @ generator.normal(size=(3, size))
         noise = generator.normal(size=pixels.shape) * 0.3
-        return (1 / (1 + np.exp(-pixels - noise))).astype(np.float32)
+        return (1 / (1 + np.exp(-pixels - noise))).astype(np.float32).reshape(-1, *self.image)
 
 
 def classes(union: Any) -> tuple[Any, ...]:
@@ -121,14 +134,15 @@ def shifted(row: type[Settings]) -> dict[str, Any]:
 
 
 def _rows() -> list[tuple[tuple[tuple[str, str], ...], dict[str, Any]]]:
-    """Return every prior with every divergence and network, activations in turn; then each of them.
+    """Return every prior with every divergence, activations in turn; then each of them.
 
-    An activation acts layer by layer and knows nothing of what the code is pushed towards, so not
-    every triple is needed.
+    An activation acts layer by layer and knows nothing of what the code is pushed towards, nor does
+    a network but for its code, so not every triple is needed: the first kind of network goes with
+    every pair and each activation, another with some activations under each objective.
     """
-    rows = []
+    rows, later = [], []
     turns = itertools.cycle(ACTIVATIONS_TRIED)
-    for objective, row in OBJECTIVES.items():
+    for number, (objective, row) in enumerate(OBJECTIVES.items()):
         pairs: list[dict[str, Any]] = [{}]
         if row.compares:
             priors = [one for kind in classes(Prior) for one in _distinct(kind)] + [ANNEALED]
@@ -143,8 +157,11 @@ def _rows() -> list[tuple[tuple[tuple[str, str], ...], dict[str, Any]]]:
             pairs = [
                 pair for pair in every if not combination_mistakes({"objective": objective, **pair})
             ]
-        chosen = [(pair, network, next(turns)) for pair in pairs for network in _networks()]
-        chosen += [(pairs[0], n, a) for n in _networks() for a in ACTIVATIONS_TRIED]
+        first = [one for one in _networks() if one["kind"] == FIRST_NETWORK]
+        chosen = [(pair, network, next(turns)) for pair in pairs for network in first]
+        chosen += [(pairs[0], n, a) for n in first for a in ACTIVATIONS_TRIED]
+        some = ACTIVATIONS_TRIED[number :: len(OBJECTIVES)]
+        chosen += [(pairs[0], n, a) for n in _networks() if n not in first for a in some]
         for pair, network, activation in chosen:
             settings = {
                 "objective": objective,
@@ -155,9 +172,10 @@ def _rows() -> list[tuple[tuple[tuple[str, str], ...], dict[str, Any]]]:
             entries = tuple(
                 (table, _text(value)) for table, value in settings.items() if table != "code"
             )
-            if (entries, settings) not in rows:
-                rows.append((entries, settings))
-    return rows
+            place = rows if network in first else later
+            if (entries, settings) not in place:
+                place.append((entries, settings))
+    return [*rows, *later]
 
 
 def _code(divergence: dict[str, Any]) -> dict[str, Any]:
@@ -199,9 +217,11 @@ def all_cases() -> tuple[Case, ...]:
 
 
 def _case(entries: tuple[tuple[str, str], ...], settings: dict[str, Any], shape: Shape) -> Case:
-    network = settings["network"]
-    if network["kind"] == "mlp":
-        network = {**network, "hidden": shape.hidden}
+    network, sizes = settings["network"], {"hidden": shape.hidden, "channels": shape.channels}
+    (kind,) = (
+        one for one in classes(Network) if one.model_fields["kind"].default == network["kind"]
+    )
+    network = {**network, **{name: size for name, size in sizes.items() if _has(kind, name)}}
     divergence, prior = settings.get("divergence"), settings.get("prior")
     warm = {"divergence": {**divergence, "warm_up": shape.warm_up}} if divergence else {}
     prior = _spread(prior, shape.class_units) if prior else None

@@ -11,7 +11,7 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -41,16 +41,20 @@ DOUBLE = torch.float64
 Distribution.set_default_validate_args(False)  # half of the time went there
 
 
+Sides = tuple[nn.Module, nn.Module]  # encoder, decoder
+
+
 class PlainAutoencoder(nn.Module):
     """One member as anybody would write it; `named` holds its layers under our names."""
 
-    def __init__(self, spec: Spec, pixels: int) -> None:
+    def __init__(self, spec: Spec, shape: Sequence[int]) -> None:
         super().__init__()
         hidden, self.spec = list(spec.network.hidden), spec
         self.class_units = spec.code.class_units
         units = self.class_units + spec.code.style_units
         self.named: dict[str, nn.Module] = {}
-        self.encoder = self._stack("encoder", [pixels, *hidden])
+        sides = self._conv if spec.network.kind == "conv" else self._mlp
+        self.encoder, self.decoder = sides(shape, hidden, units)
         self.mean = self._add("code.mean", nn.Linear(hidden[-1], units))
         style = spec.code.style_units if spec.code.style == "normal" else 0
         self.spread_units = self.class_units + style
@@ -58,10 +62,6 @@ class PlainAutoencoder(nn.Module):
             log_variance = nn.Linear(hidden[-1], self.spread_units)
             self.log_variance = self._add("code.log_variance", log_variance)
         self._divergence(spec)
-        decoder = self._stack("decoder", [units, *reversed(hidden)])
-        self.decoder = nn.Sequential(
-            decoder, self._add("decoder.out", nn.Linear(hidden[0], pixels))
-        )
         self.to(DOUBLE)
 
     def _divergence(self, spec: Spec) -> None:
@@ -83,6 +83,59 @@ class PlainAutoencoder(nn.Module):
                 shape = (len(spec.prior.means), self.class_units)[: 2 if part == "means" else 1]
                 self.learned[part] = nn.Parameter(torch.zeros(shape, dtype=DOUBLE))
 
+    def _mlp(self, shape: Sequence[int], hidden: list[int], units: int) -> Sides:
+        pixels = math.prod(shape)
+        out = self._add("decoder.out", nn.Linear(hidden[0], pixels))
+        decoder = nn.Sequential(self._stack("decoder", [units, *reversed(hidden)]), out)
+        return self._stack("encoder", [pixels, *hidden]), decoder
+
+    def _conv(self, shape: Sequence[int], hidden: list[int], units: int) -> Sides:
+        """Halve as torch does, and see from its own output what to come back to."""
+        norm, channels = self.spec.network.batch_norm, [shape[0], *self.spec.network.channels]
+        image, sizes = torch.zeros(1, *shape), []
+        down: list[nn.Module] = [nn.Unflatten(1, tuple(shape))]
+        for place, (fan_in, fan_out) in enumerate(itertools.pairwise(channels)):
+            layer = nn.Conv2d(fan_in, fan_out, 4, stride=2, padding=1, bias=not norm)
+            sizes.append(image.shape[2:])
+            image = layer(image).detach()
+            down.append(self._shaped(f"encoder.{place}", layer, fan_out))
+        features = image.numel()
+        down += [nn.Flatten(), self._stack("encoder.dense", [features, *hidden])]
+        up: list[nn.Module] = [self._stack("decoder.dense", [units, *reversed(hidden)])]
+        maps = nn.Sequential(
+            self._add("decoder.maps", nn.Linear(hidden[0], features, bias=not norm)),
+            nn.Unflatten(1, image.shape[1:]),
+        )
+        up.append(self._shaped("decoder.maps", maps, channels[-1]))
+        for place in range(len(sizes)):
+            fan_in, fan_out = channels[-1 - place], channels[-2 - place]
+            last, wanted = place == len(sizes) - 1, sizes[-1 - place]
+            small = nn.ConvTranspose2d(1, 1, 4, stride=2, padding=1)(image[:, :1]).shape[2:]
+            missing = wanted[0] - small[0], wanted[1] - small[1]
+            layer_up = nn.ConvTranspose2d(
+                fan_in,
+                fan_out,
+                4,
+                stride=2,
+                padding=1,
+                output_padding=missing,
+                bias=last or not norm,
+            )
+            image = layer_up(torch.zeros(1, fan_in, *image.shape[2:])).detach()
+            if last:
+                up.append(self._add("decoder.out", layer_up))
+            else:
+                up.append(self._shaped(f"decoder.{place}", layer_up, fan_out))
+        return nn.Sequential(*down), nn.Sequential(*up, nn.Flatten())
+
+    def _shaped(self, name: str, layer: nn.Module, channels: int) -> nn.Sequential:
+        """Follow a layer that gives feature maps by BatchNorm, if any, and the activation."""
+        if not isinstance(layer, nn.Sequential):
+            self._add(name, layer)
+        norm = [nn.BatchNorm2d(channels)] if self.spec.network.batch_norm else []
+        own = [self._add(f"{name}.norm", one) for one in norm]
+        return nn.Sequential(layer, *own, _Activation(self._activation(name.partition(".")[0])))
+
     def _add(self, name: str, layer: nn.Module) -> nn.Module:
         self.named[name] = layer
         return layer
@@ -94,7 +147,7 @@ class PlainAutoencoder(nn.Module):
             layers.append(self._add(f"{name}.{place}", nn.Linear(fan_in, fan_out, bias=not norm)))
             if norm:
                 layers.append(self._add(f"{name}.{place}.norm", nn.BatchNorm1d(fan_out)))
-            layers.append(_Activation(self._activation(name)))
+            layers.append(_Activation(self._activation(name.partition(".")[0])))
         return nn.Sequential(*layers)
 
     def _activation(self, part: str) -> str:
@@ -104,20 +157,20 @@ class PlainAutoencoder(nn.Module):
     def tensors(self, *, gradients: bool = False) -> dict[str, Tensor]:
         """Return each parameter and statistic (or the parameters' gradients) under our name.
 
-        In our shape, too: weights are (in, out).
+        In our shape, too: the weights of a dense layer are (in, out).
         """
         words = {
             "weight": "scale", "bias": "shift", "running_mean": "mean", "running_var": "variance",
         }  # fmt: skip
         found = {}
         for name, layer in self.named.items():
-            norm = isinstance(layer, nn.BatchNorm1d)
+            norm = isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
             for part, value in layer.state_dict(keep_vars=True).items():
                 tensor = value.grad if gradients else value.data
                 if tensor is None or part == "num_batches_tracked":
                     continue
                 word = words[part] if norm else part
-                found[f"{name}.{word}"] = tensor.T if tensor.ndim > 1 else tensor
+                found[f"{name}.{word}"] = tensor.T if tensor.ndim == 2 else tensor
         for part, value in self.learned.items():
             found[f"prior.{part}"] = value.grad if gradients else value.data
         return found
@@ -505,10 +558,10 @@ class PlainMember:
     adam: torch.optim.Adam
 
     @staticmethod
-    def of(spec: Spec, member: Member, pixels: int) -> PlainMember:
+    def of(spec: Spec, member: Member, shape: Sequence[int]) -> PlainMember:
         """Copy the member's values; nothing is shared."""
-        module = PlainAutoencoder(spec, pixels)
-        network = spec.assemble((pixels,))
+        module = PlainAutoencoder(spec, shape)
+        network = spec.assemble(shape)
         rows = ((network.parameters(), member.values), (network.buffers(), member.buffers))
         own = module.tensors()
         for layout, row in rows:
@@ -538,7 +591,7 @@ def plain_losses(spec: Spec, seed: int, images: NDArray[np.float32]) -> list[flo
     """Train one seed in float64 by the plain module; return the total loss of every step."""
     data = torch.from_numpy(images).to(DOUBLE)
     member = Member.start(spec, seed, data.shape[1:], DOUBLE)
-    draws, plain = Pack(spec, [member], data), PlainMember.of(spec, member, data.shape[1])
+    draws, plain = Pack(spec, [member], data), PlainMember.of(spec, member, data.shape[1:])
     losses = []
     for step in range(spec.training.steps):
         draws.step = step

@@ -203,7 +203,7 @@ def dataset(labels: Any, pixel: float = 0.0) -> Dataset:
 
 
 def study() -> Study:
-    named: tuple[Cell, ...] = name_cells([("cells[0]", BASE)])
+    named: tuple[Cell, ...] = name_cells([BASE])
     return Study("x", "", Digits(), (0, 1), named, "auc_split", None, 0.8, None, None)  # type: ignore[arg-type]
 
 

@@ -38,8 +38,8 @@ def started(case: Case, seeds: tuple[int, ...]) -> tuple[Pack, Pack, list[PlainM
     if spec.network.batch_norm:
         training = spec.training.model_copy(update={"learning_rate": RATE_NORM})
         spec = spec.model_copy(update={"training": training})
-    members = [Member.start(spec, seed, (case.shape.pixels,), DOUBLE) for seed in seeds]
-    plain = [PlainMember.of(spec, member, case.shape.pixels) for member in members]
+    members = [Member.start(spec, seed, case.image, DOUBLE) for seed in seeds]
+    plain = [PlainMember.of(spec, member, case.image) for member in members]
     return Pack(spec, members, images), Pack(spec, members, images), plain
 
 
@@ -77,7 +77,7 @@ def test_the_first_gradient_is_that_of_autograd(case: Case) -> None:
     """Adam's first moment after one step is a tenth of the gradient."""
     pack, twin, plain = started(case, (3, 8))
     drawn, _ = draws(twin), pack.advance()
-    layout = case.spec().assemble((case.shape.pixels,)).parameters()
+    layout = case.spec().assemble(case.image).parameters()
     for place, (one, member) in enumerate(zip(plain, pack.members(), strict=True)):
         one.advance(*drawn[place], 0)
         theirs = one.module.tensors(gradients=True)
@@ -95,8 +95,8 @@ def test_codes_of_a_trained_member_match_the_plain_module_in_evaluation_mode(cas
     pack, _, _ = started(case, (5,))
     for _ in range(STEPS):
         pack.advance()
-    plain = PlainMember.of(pack.spec, pack.members()[0], case.shape.pixels).module.eval()
-    network = pack.spec.assemble((case.shape.pixels,))
+    plain = PlainMember.of(pack.spec, pack.members()[0], case.image).module.eval()
+    network = pack.spec.assemble(case.image)
     with torch.no_grad():
         code, hidden = network.encode(pack.views, pack.images[None]), plain.encoder(pack.images)
         mean = plain.mean(hidden)

@@ -39,6 +39,11 @@ METRICS = (
 TOP = "cells, dataset, low, metric, name, orient_by, question, resources, seeds, spec, split"
 CELL = "activation, code, divergence, network, objective, prior, training"
 
+TOO_DEEP = (
+    "conv halves height and width for each entry of channels, here 4 times, and images of 8 x 8 px "
+    "can be halved 3 times; list at most 3"
+)
+
 RULES: dict[str, tuple[Any, str]] = {
     "name missing": (tiny(name=None), "x.yaml: name is missing"),
     "name shape": (
@@ -487,7 +492,46 @@ RULES: dict[str, tuple[Any, str]] = {
     ),
     "network unknown": (
         with_spec(network="cnn"),
-        "x.yaml: spec.network: unknown kind 'cnn'; known: mlp",
+        "x.yaml: spec.network: unknown network 'cnn'; known: conv, mlp",
+    ),
+    "channels empty": (
+        with_spec(network={"kind": "conv", "channels": []}),
+        "x.yaml: spec.network.channels: expected at least one value, got none",
+    ),
+    "channels too many": (
+        with_spec(network={"kind": "conv", "channels": [8, 4097]}),
+        "x.yaml: spec.network.channels[1]: expected at most 4096, got 4097",
+    ),
+    "channels of another network": (
+        with_spec(network={"channels": [8]}),
+        "x.yaml: spec.network: unknown key 'channels'; known: batch_norm, hidden, kind",
+    ),
+    "more halvings than the images have": (
+        with_spec(network={"kind": "conv", "channels": [8, 8, 8, 8]}),
+        f"x.yaml: spec.network.channels: {TOO_DEEP}",
+    ),
+    "more halvings in one cell": (
+        with_cell(objective="vae", network={"kind": "conv", "channels": [[8], [8, 8, 8, 8]]}),
+        f"x.yaml: cells[1].network.channels[1]: {TOO_DEEP}",
+    ),
+    "more halvings of the shared network in one cell": (
+        {
+            **with_cell(objective="vae", network={"channels": [8, 8, 8, 8]}),
+            "spec": {**tiny()["spec"], "network": "conv"},
+        },
+        f"x.yaml: cells[1].network.channels: {TOO_DEEP}",
+    ),
+    "more halvings than usual images have": (
+        {
+            **tiny(spec={"network": "conv"}),
+            "dataset": {"name": "digits", "preprocess": [{"kind": "crop", "size": 3}]},
+        },
+        "x.yaml: spec.network: conv halves height and width for each entry of channels, here "
+        "twice, and images of 3 x 3 px can be halved once; list at most 1",
+    ),
+    "more halvings in one of several networks": (
+        with_spec(network=["mlp", {"kind": "conv", "channels": [8, 8, 8, 8]}]),
+        f"x.yaml: spec.network[1].channels: {TOO_DEEP}",
     ),
     "network key": (
         with_spec(network={"hiden": [8]}),
