@@ -228,8 +228,9 @@ def _divergence_mistakes(
         text = f"'{kind}' compares densities q(z|x), which a deterministic code has not; {use}"
         found.append(("divergence", f"{text}, or choose {_that_take(row.compares)}"))
     if shape is not None and row.everywhere and not shape.everywhere:
-        fix = f"use {_rows(lambda one: not one.everywhere and one.compares != 'density')}, or another prior"
-        text = f"'{kind}' from a '{prior}' prior is infinite, since its density ends; {fix}"
+        finite = _rows(lambda one: not one.everywhere and one.compares != "density")
+        text = f"'{kind}' from a '{prior}' prior is infinite, since its density ends"
+        text = f"{text}; use {finite}, or another prior"
         found.append(("divergence", text))
     if shape is not None and shape.learned and not row.learns:
         fix = f"use {_rows(lambda one: one.learns)}, or the prior 'mixture'"

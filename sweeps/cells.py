@@ -13,7 +13,7 @@ from models.settings import Settings
 from models.spec import Spec, canonical_json
 from models.train import TRAINER_VERSION
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _WORDS = {1: "one", 2: "two", 3: "three"}
 SHORT, EXACT = 4, 17  # significant digits of a number that has more than six
 CHOICES = ("objective", "prior", "divergence", "activation")

@@ -185,12 +185,13 @@ def test_another_image_digest_or_trainer_is_another_run(monkeypatch: pytest.Monk
 def test_identities_do_not_drift() -> None:
     """Studies of old stay done: raise the schema or trainer version before changing this."""
     spec = (
-        '{"activation":"relu","code":{"class_units":1,"style":"free","style_units":0},"divergence":'
-        '{"kind":"kl","nodes":128,"warm_up":0,"weight":1.0},"network":{"batch_norm":false,'
-        '"hidden":[64,32],"kind":"mlp"},"objective":"vae","prior":{"kind":"bimodal","m":1.0,'
-        '"s":0.35},"training":{"batch_size":128,"learning_rate":0.002,"steps":600}}'
+        '{"activation":"relu","code":{"class_units":1,"squash":"none","style":"free",'
+        '"style_units":0},"divergence":{"kind":"kl","nodes":128,"warm_up":0,"weight":1.0},'
+        '"network":{"batch_norm":false,"hidden":[64,32],"kind":"mlp"},"objective":"vae",'
+        '"prior":{"anneal":null,"kind":"bimodal","m":1.0,"s":0.35,"share":0.5},'
+        '"training":{"batch_size":128,"learning_rate":0.002,"steps":600}}'
     )
-    content = f'{{"images":"{DIGEST}","schema":2,"seed":7,"spec":{spec},"trainer":2}}'
+    content = f'{{"images":"{DIGEST}","schema":3,"seed":7,"spec":{spec},"trainer":2}}'
     assert BASE.canonical_json() == spec
     assert identity(BASE, DIGEST, 7) == hashlib.sha256(content.encode()).hexdigest()[:16]
 

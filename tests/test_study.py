@@ -367,11 +367,12 @@ RULES: dict[str, tuple[Any, str]] = {
     "prior unknown": (
         with_cell(objective="wae", prior="bimodel"),
         "x.yaml: cells[1].prior: unknown prior 'bimodel'; did you mean 'bimodal'? "
-        "known: bimodal, mixture, normal, uniform",
+        "known: bimodal, learned_mixture, mixture, normal, uniform",
     ),
     "prior kind missing": (
         with_cell(objective="wae", prior={"m": 1}),
-        "x.yaml: cells[1].prior: kind is missing; one of: bimodal, mixture, normal, uniform",
+        "x.yaml: cells[1].prior: kind is missing; one of: bimodal, learned_mixture, mixture, "
+        "normal, uniform",
     ),
     "prior type": (
         with_cell(objective="wae", prior=3),
@@ -383,7 +384,8 @@ RULES: dict[str, tuple[Any, str]] = {
     ),
     "prior key": (
         with_cell(objective="wae", prior={"kind": "bimodal", "scale": 1}),
-        "x.yaml: cells[1].prior: unknown key 'scale'; known: kind, m, s",
+        "x.yaml: cells[1].prior: unknown key 'scale'; did you mean 'share'? known: anneal, kind, "
+        "m, s, share",
     ),
     "normal scale": (
         with_cell(objective="wae", prior={"kind": "normal", "scale": 0}),
@@ -400,7 +402,8 @@ RULES: dict[str, tuple[Any, str]] = {
     "divergence unknown": (
         with_cell(objective="wae", divergence="wasserstien"),
         "x.yaml: cells[1].divergence: unknown divergence 'wasserstien'; "
-        "did you mean 'wasserstein'? known: kl, mmd, wasserstein",
+        "did you mean 'wasserstein'? known: adversarial, analogy, energy, js, kl, kl_aggregate, "
+        "mmd, sinkhorn, wasserstein",
     ),
     "weight negative": (
         with_cell(objective="wae", divergence={"kind": "wasserstein", "weight": -1}),
@@ -481,6 +484,46 @@ RULES: dict[str, tuple[Any, str]] = {
     "a part learned twice": (
         with_cell(objective="vae", prior={"kind": "learned_mixture", "learn": ["means", "means"]}),
         "x.yaml: cells[1].prior.learn: a part is named twice",
+    ),
+    "points of a grid": (
+        with_cell(objective="vae", divergence={"kind": "js", "points": 100}),
+        "x.yaml: cells[1].divergence.points: expected a multiple of 16, got 100; try 96 or 112",
+    ),
+    "no blur": (
+        with_cell(objective="wae", divergence={"kind": "sinkhorn", "blur": 0}),
+        "x.yaml: cells[1].divergence.blur: expected at least 0.01, got 0",
+    ),
+    "scaling that stands still": (
+        with_cell(objective="wae", divergence={"kind": "sinkhorn", "scaling": 1}),
+        "x.yaml: cells[1].divergence.scaling: expected at most 0.99, got 1",
+    ),
+    "critic without layers": (
+        with_cell(objective="wae", divergence={"kind": "adversarial", "hidden": []}),
+        "x.yaml: cells[1].divergence.hidden: expected at least one value, got none",
+    ),
+    "critic that stands still": (
+        with_cell(objective="wae", divergence={"kind": "adversarial", "rate": 0}),
+        "x.yaml: cells[1].divergence.rate: expected more than 0, got 0",
+    ),
+    "noise below zero": (
+        with_cell(objective="wae", divergence={"kind": "adversarial", "noise": -0.1}),
+        "x.yaml: cells[1].divergence.noise: expected at least 0, got -0.1",
+    ),
+    "nothing learned": (
+        with_cell(objective="vae", prior={"kind": "learned_mixture", "learn": []}),
+        "x.yaml: cells[1].prior.learn: expected at least one value, got none",
+    ),
+    "least scale": (
+        with_cell(objective="vae", prior={"kind": "learned_mixture", "least_scale": 0}),
+        "x.yaml: cells[1].prior.least_scale: expected at least 1e-06, got 0",
+    ),
+    "least weight": (
+        with_cell(objective="vae", prior={"kind": "learned_mixture", "least_weight": 0.6}),
+        "x.yaml: cells[1].prior.least_weight: expected at most 0.5, got 0.6",
+    ),
+    "anneal from narrower": (
+        with_cell(objective="vae", prior={"kind": "bimodal", "anneal": {"factor": 0.5}}),
+        "x.yaml: cells[1].prior.anneal.factor: expected at least 1, got 0.5",
     ),
     "a share of all": (
         with_cell(objective="vae", prior={"kind": "bimodal", "share": 1.0}),
