@@ -31,6 +31,7 @@ LONGEST = (
     "test_report_page.py",
     "test_docs.py",
     "test_bits.py",
+    "test_oracle.py",
     "test_cli.py",
     "test_resume.py",
 )
