@@ -177,6 +177,7 @@ def _job(sweep: Sweep, pack: Pack, commit: str | None, period: float) -> Job:
         device="cpu",
         git_commit=commit,
         checkpoint_seconds=period,
+        diagnostics=sweep.study.diagnostics,
     )
 
 
