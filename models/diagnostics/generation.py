@@ -55,21 +55,22 @@ def generation_of(decode: Decode, coded: Coded, likeness: Likeness, seed: int) -
     where the decoder does not change. What is not finite is None.
     """
     found: Numbers = dict.fromkeys(NAMES)
-    for place, source in enumerate(SOURCES):
-        generator = np.random.default_rng(np.random.SeedSequence([KEY, place, seed]))
-        drawn = samples(coded, source, likeness.count, generator)
+    for source in SOURCES:
+        drawn = samples(coded, source, likeness.count, seed)
         if drawn is not None:
             made = decode(drawn)
             found |= {f"{source}_{name}": x for name, x in likeness.of(made).items()}
     return found | {"decoder_jump": jump(decode, coded)}
 
 
-def samples(coded: Coded, source: str, count: int, generator: np.random.Generator) -> Floats | None:
+def samples(coded: Coded, source: str, count: int, seed: int) -> Floats | None:
     """Return codes (count, C + T) drawn from `prior` or `expost`; None where there is no prior.
 
     Free style units of a prior's samples, which it says nothing of, are drawn ex post by
-    themselves, so independently of the class units.
+    themselves, so independently of the class units. The same for the same seed.
     """
+    key = np.random.SeedSequence([KEY, SOURCES.index(source), seed])
+    generator = np.random.default_rng(key)
     if source == "expost":
         return ex_post(coded.code, count, generator).astype(np.float32)
     if coded.prior is None:

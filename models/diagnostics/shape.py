@@ -48,10 +48,11 @@ def shape_of(code: NDArray[np.float32], class_units: int, prior: Distribution | 
     `active_units` counts units, style ones too, whose variance is above .01 (Burda et al. 2016,
     arXiv:1509.00519). `code_spread` is the class units' sd, averaged. `minority_share` is the share
     of the codes on the prior's rarest peak or, where the prior has no peaks apart, on the lesser
-    side of the deepest valley of depth .25 or more; None without either. `valley_depth` is that of the class unit whose
-    valley is deepest, 0 where none has one. `prior_distance` is Wasserstein's W1 from the class
-    prior in units of its sd, None without one; `normal_distance` that of the standardised code from
-    a standard Gaussian, one ruler for every objective. Both are means over the class units.
+    side of the deepest valley, if that is .25 deep; None without either. `valley_depth` is that of
+    the class unit whose valley is deepest, 0 where none has one. `prior_distance` is Wasserstein's
+    W1 from the class prior in units of its sd, None without one; `normal_distance` that of the
+    standardised code from a standard Gaussian, one ruler for every objective. Both are means over
+    the class units.
     """
     values = np.asarray(code, dtype=np.float64)
     units = values[:, :class_units]
