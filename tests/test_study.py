@@ -35,7 +35,10 @@ METRICS = (
     "accuracy, agreement, ari, auc_covariate, auc_matched, auc_oracle, auc_split, "
     "average_precision, balanced_accuracy, nmi"
 )
-TOP = "cells, dataset, low, metric, name, orient_by, question, resources, seeds, spec, split"
+TOP = (
+    "cells, dataset, diagnostics, low, metric, name, orient_by, question, resources, seeds, spec, "
+    "split"
+)
 CELL = "activation, code, divergence, network, objective, prior, training"
 
 RULES: dict[str, tuple[Any, str]] = {

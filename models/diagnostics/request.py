@@ -51,7 +51,8 @@ class Requested(Settings):
                 raise mistake(text)
             return {name: {} for name in value if name in ON_REQUEST}
         if not isinstance(value, dict):
-            return value
+            text = f"expected a list of names, or names with their settings, got {value!r}"
+            raise mistake(text)
         wrong = [str(name) for name in value if name not in KNOWN]
         if wrong:
             text = f"unknown diagnostic '{wrong[0]}'{did_you_mean(wrong[0], KNOWN)}"
