@@ -27,7 +27,9 @@ MEANINGS = {
     ),
     "hot_suppression": "how much of a hot pixel's excess is gone, median; 1 is all, 0 is none",
     "elsewhere_error": "root mean square error of all other pixels",
-    "two_sample_auc": "how well a classifier tells samples from images; 0.5 is not at all",
+    "two_sample_auc": (
+        "how well a classifier of ten principal components tells samples from images; 0.5: not"
+    ),
     "density": "in how many images' neighbourhoods a sample lies, of k; 1 as among images",
     "coverage": "share of the images with a sample in their neighbourhood",
     "class_gap": "how far the samples' classes are from the images', by a reference classifier",

@@ -55,7 +55,7 @@ def as_json(
         for name, scores in baselines.items()
     }
     found = found or answer(study, results, baselines)
-    said = {} if isinstance(study, Sheet) else sentences(study, results, baselines)
+    more = {} if isinstance(study, Sheet) else {"diagnoses": sentences(study, results, baselines)}
     return {
         "study": study.name,
         "metric": study.metric,
@@ -66,7 +66,7 @@ def as_json(
         },
         "cells": cells,
         "baselines": values,
-        "diagnoses": said,
+        **more,
     }
 
 

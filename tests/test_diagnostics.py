@@ -237,11 +237,14 @@ def images_of(count: int, seed: int, spread: float = 1.0) -> Floats:
 def test_density_and_coverage_are_those_of_plain_loops() -> None:
     images, made = images_of(60, 1), images_of(45, 2)
     found = Likeness(images).of(made)
+    middle = images.mean(0, dtype=float)
+    axes = np.linalg.svd(images - middle, full_matrices=False)[2][:10]
+    own, theirs = (images - middle) @ axes.T, (made - middle) @ axes.T
     reach = []
     for i in range(60):
-        others = sorted(np.linalg.norm(images[i] - images[j]) for j in range(60) if j != i)
+        others = sorted(np.linalg.norm(own[i] - own[j]) for j in range(60) if j != i)
         reach.append(others[NEAREST - 1])
-    inside = [[np.linalg.norm(images[i] - y) < reach[i] for y in made] for i in range(60)]
+    inside = [[np.linalg.norm(own[i] - y) < reach[i] for y in theirs] for i in range(60)]
     assert found["density"] == pytest.approx(np.sum(inside) / (5 * 45))
     assert found["coverage"] == pytest.approx(np.mean([any(row) for row in inside]))
     assert found["class_gap"] is None
@@ -262,12 +265,10 @@ def test_a_classifier_tells_what_differs_and_nothing_else() -> None:
     assert two_sample_auc(images_of(300, 1), images_of(300, 2) + 1) > 0.95
     # Equal means: the spread alone differs, which products of features show.
     assert two_sample_auc(images_of(300, 1), images_of(300, 2, spread=2.5)) > 0.8
-    # Equal but for the noise outside the four factors: blur.
-    smooth = Features.of(images_of(300, 3)).components
-    blurred = smooth.inverse_transform(
-        smooth.transform(images_of(300, 2).astype(float))[:, :4] @ np.eye(4, 10)
-    )
-    assert two_sample_auc(images_of(300, 1), blurred.astype(np.float32)) > 0.95
+    # Noise in the pixels alone is not what is asked: no decoder makes it.
+    quiet = Features.of(images_of(300, 2)).components
+    clean = quiet.inverse_transform(quiet.transform(images_of(300, 2).astype(float)))
+    assert two_sample_auc(images_of(300, 1), clean.astype(np.float32)) < 0.6
 
 
 def test_the_reference_classifier_counts_the_classes_of_samples() -> None:

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 from sklearn.metrics import roc_auc_score
 
 from models.diagnostics.features import Features, classifier
@@ -34,9 +35,19 @@ class Likeness:
         return len(self.images)
 
     @cached_property
+    def features(self) -> Features:
+        """Return the images' principal components."""
+        return Features.of(self.images)
+
+    @cached_property
+    def places(self) -> Array:
+        """Return where the images lie in their components."""
+        return self.features(self.images)
+
+    @cached_property
     def reach(self) -> Array:
         """Return each image's distance (M,) from its fifth nearest other."""
-        distances = _distances(self.images, self.images)
+        distances = cdist(self.places, self.places)
         np.fill_diagonal(distances, np.inf)
         nearest = min(NEAREST, self.count - 1)
         found: Array = np.partition(distances, nearest - 1, axis=1)[:, nearest - 1]
@@ -46,14 +57,15 @@ class Likeness:
         """Return how like the images those made, (K, pixels), are; None where one is not finite.
 
         `two_sample_auc` is as below. `density` and `coverage` are Naeem et al.'s (2020,
-        arXiv:2002.09797), with k = 5 and on pixels: in how many images' balls a sample lies, over
-        k, 1 where samples lie as images do; and the share of the images with a sample in theirs.
-        `class_gap` is the total variation distance between the classes of the samples, as the
-        reference classifier sees them, and those of the images: 0 for the same shares.
+        arXiv:2002.09797), with k = 5 and distances in ten principal components of the images: in
+        how many images' balls a sample lies, over k, 1 where samples lie as images do; and the
+        share of the images with a sample in theirs. `class_gap` is the total variation distance
+        between the classes of the samples, as the reference classifier sees them, and those of the
+        images: 0 for the same shares.
         """
         if not np.isfinite(made).all():
             return dict.fromkeys(NAMES_OF_LIKENESS)
-        inside = _distances(self.images, made) < self.reach[:, None]
+        inside = cdist(self.places, self.features(made)) < self.reach[:, None]
         return {
             "two_sample_auc": two_sample_auc(self.images, made),
             "density": float(inside.sum() / (NEAREST * len(made))),
@@ -66,8 +78,8 @@ def two_sample_auc(images: Floats, made: Floats) -> float:
     """Return how well a classifier tells images (M, pixels) from those made (K, pixels): AUC.
 
     .5: not at all; 1: every time (Lopez-Paz and Oquab 2017, arXiv:1610.06545). Logistic regression
-    on ten principal components of both together, what lies outside of them, and their squares and
-    products. Each half is judged by what the other half taught, and the two AUCs are averaged.
+    on ten principal components of both together, their squares and products. Each half is judged by
+    what the other half taught, and the two AUCs are averaged.
     """
     both = np.concatenate([images, made])
     values = Features.of(both)(both)
@@ -79,18 +91,6 @@ def two_sample_auc(images: Floats, made: Floats) -> float:
         taught = classifier().fit(values[teach], target[teach])
         found.append(roc_auc_score(target[judge], taught.decision_function(values[judge])))
     return float(np.mean(found))
-
-
-def _distances(images: Floats, others: Floats) -> Array:
-    """Return the Euclidean distances of rows, (N, M), by one product: ten times as fast as pairs.
-
-    In float64 and from a common middle, so that no digits are lost that images have.
-    """
-    middle = images.mean(axis=0, dtype=np.float64)
-    a, b = images - middle, others - middle
-    squares = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * (a @ b.T)
-    found: Array = np.sqrt(np.maximum(squares, 0))
-    return found
 
 
 def _halves(*counts: int) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
-from models.diagnostics.features import Features, classifier
+from models.diagnostics.features import Features, Images, classifier
 
 KEY = 0x5EF
 LEAST = 2  # images of a class in each half
@@ -33,22 +33,21 @@ class Reference:
     own: Array
     accuracy: float
 
-    def shares(self, images: NDArray[np.floating]) -> Array:
+    def shares(self, images: Images) -> Array:
         """Return the share of images (N, pixels) that it takes for each class, (K,)."""
         said = self.taught.predict(self.features(images)).astype(np.int64)
         found: Array = np.bincount(said, minlength=len(self.own)) / len(said)
         return found
 
-    def gap(self, images: NDArray[np.floating]) -> float:
+    def gap(self, images: Images) -> float:
         """Return half the sum of |share of a class here - among its own images|: 0 ... 1."""
         return float(np.abs(self.shares(images) - self.own).sum() / 2)
 
 
-def reference_of(images: NDArray[np.floating], labels: Labels | None) -> Reference | None:
+def reference_of(images: Images, labels: Labels | None) -> Reference | None:
     """Return a classifier taught by images (N, pixels); None without two classes of a few images.
 
-    Logistic regression on up to ten principal components, what lies outside of them, and their
-    squares and products.
+    Logistic regression on up to ten principal components, their squares and products.
     """
     if labels is None:
         return None
