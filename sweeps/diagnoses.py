@@ -25,8 +25,13 @@ MEANINGS = {
     "normal_distance": (
         "the same of the standardised codes from one Gaussian, prior or not; two points: 0.54"
     ),
-    "hot_suppression": "how much of a hot pixel's excess is gone, median; 1 is all, 0 is none",
-    "elsewhere_error": "root mean square error of all other pixels",
+    "hot_suppression": (
+        "how much of a hot pixel's excess is gone, median; 1 is all, 0 is none; a code that tells "
+        "nothing has 1 too, so look at the error beside it"
+    ),
+    "elsewhere_error": (
+        "root mean square error of all other pixels; an image's own noise, left out, counts too"
+    ),
     "two_sample_auc": (
         "how well a classifier of ten principal components tells samples from images; 0.5: not"
     ),

@@ -23,7 +23,7 @@ from models.distributions import Distribution
 SOURCES = ("prior", "expost")
 NAMES = (*(f"{source}_{name}" for source in SOURCES for name in NAMES_OF_LIKENESS), "decoder_jump")
 COMPONENTS = 10  # of the density fitted afterwards, as in the source
-A_COMPONENT = 20  # codes at least for each
+A_UNIT = 20  # codes at least for each unit of each component
 MOST_CODES = 2000  # that it is fitted to, evenly spaced
 STEPS = 64
 CENTRAL = (0.01, 0.99)
@@ -90,13 +90,13 @@ def samples(coded: Coded, source: str, count: int, seed: int) -> Floats | None:
 def ex_post(code: Floats, count: int, generator: np.random.Generator) -> Array:
     """Return samples (count, U) of a Gaussian mixture fitted to codes (N, U).
 
-    Ten components with full covariances, fewer where there are fewer than 20 codes for each or
-    fewer distinct ones. It starts from k-means and is the same each time.
+    Ten components with full covariances, fewer where there are fewer than 20 codes for each unit of
+    each, or fewer distinct ones. It starts from k-means and is the same each time.
     """
     step = -(-len(code) // MOST_CODES)
     values = code[::step].astype(np.float64)
     distinct = len(np.unique(values, axis=0))
-    components = max(1, min(COMPONENTS, len(values) // A_COMPONENT, distinct))
+    components = max(1, min(COMPONENTS, len(values) // (A_UNIT * values.shape[1]), distinct))
     scale = values.std(axis=0)
     scale[scale == 0] = 1.0  # its own regularisation is in absolute units
     mixture = GaussianMixture(components, random_state=0)
