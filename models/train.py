@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.course import Course
-from models.diagnostics import collapse
+from models.diagnostics.collapse import collapse
 from models.evaluation import Evaluation, evaluate
 from models.members import Pack
 from models.saved import Keeper, Saved, curve_steps

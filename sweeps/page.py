@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sweeps import __version__
 from sweeps.answer import Answer
+from sweeps.diagnoses import diagnoses
 from sweeps.results import SCORED, Results
 from sweeps.sheet import Sheet
 from sweeps.stability import t_interval
@@ -89,6 +90,7 @@ def content(study: Subject, results: Results, baselines: Baselines, answer: Answ
             metric_table(study, results, baselines, metric)
             for metric in shown_metrics(study, results)
         ],
+        "diagnoses": [] if isinstance(study, Sheet) else diagnoses(study, results, baselines),
         "notes": notes(study, results),
         "protocol": protocol(study, baselines),
         "troubles": troubles[:MOST_TROUBLES],

@@ -17,13 +17,14 @@ from markupsafe import Markup
 
 from models.datasets import Dataset
 from sweeps.answer import Answer, answer
+from sweeps.diagnoses import sentences
 from sweeps.folder.storage import write_whole
 from sweeps.freshness import is_fresh, key_of, mark_fresh
 from sweeps.page import content
 from sweeps.results import Results, to_parquet
 from sweeps.sheet import Sheet
 from sweeps.stability import Stability
-from sweeps.wording import Baselines, Row, Subject, outcomes
+from sweeps.wording import Baselines, Row, Subject, numbers
 
 PAGE = "report.html"
 
@@ -34,7 +35,8 @@ def as_json(
     """Return the statistics as plain JSON values, cells in the study's order; None, never NaN."""
     axes = {cell.label: cell.axes for cell in study.cells}
     counts = ("n_planned", "n_scored", "n_ok", "n_collapsed", "n_diverged", "n_failed")
-    names = [field.name for field in fields(Stability) if field.name != "n"]
+    statistics = [field.name for field in fields(Stability) if field.name != "n"]
+    names = numbers(study, results)
     cells = [
         {
             "cell": row["cell"],
@@ -42,8 +44,8 @@ def as_json(
             "axes": axes.get(row["cell"], {}),
             **{count: row[count] for count in counts},
             "metrics": {
-                metric: {name: _plain(row[f"{metric}_{name}"]) for name in names}
-                for metric in outcomes(study)
+                metric: {name: _plain(row[f"{metric}_{name}"]) for name in statistics}
+                for metric in names
             },
         }
         for row in results.summary.to_pylist()
@@ -53,6 +55,7 @@ def as_json(
         for name, scores in baselines.items()
     }
     found = found or answer(study, results, baselines)
+    more = {} if isinstance(study, Sheet) else {"diagnoses": sentences(study, results, baselines)}
     return {
         "study": study.name,
         "metric": study.metric,
@@ -63,6 +66,7 @@ def as_json(
         },
         "cells": cells,
         "baselines": values,
+        **more,
     }
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from models.diagnostics.table import DIAGNOSTICS, NAMES
 from models.scores import METRICS
 from sweeps import states
 from sweeps.folder import packfiles, storage
@@ -29,6 +30,9 @@ from sweeps.study import Study
 DONE, SCORED = states.DONE, states.SCORED
 RECORDED = (*METRICS, "reconstruction", "divergence_value")
 OUTCOMES = (*METRICS, "agreement", *RECORDED[len(METRICS) :])  # the one that seeds have together
+NUMBERS = (*OUTCOMES, *DIAGNOSTICS)
+LOWER_IS_BETTER = ("reconstruction", "divergence_value", "elsewhere_error")
+SPEARMAN = "spearman_"  # and a covariate: the class units' largest |Spearman| with it
 IN_UNIT_RANGE = (*METRICS, "agreement")  # 0 ... 1, higher is better
 
 _TEXT: pa.DataType = pa.string()
@@ -45,6 +49,7 @@ RECORD = pa.schema(
         ("log", _TEXT),  # of the worker, where the run failed
         *((name, _FLOAT) for name in RECORDED),
         ("learned_prior", _TEXT),  # as JSON, where the prior is one that members learn
+        *((name, _FLOAT) for name in DIAGNOSTICS),
         ("seconds", _FLOAT),
         ("pack", _TEXT),
         ("host", _TEXT),
@@ -58,6 +63,7 @@ RECORD = pa.schema(
         ("dataset_digest", _TEXT),
         ("label_digest", _TEXT),
         ("score_id", _TEXT),
+        ("diagnostics_id", _TEXT),  # JSON: what each group of diagnostics was made with
         ("finished_at", pa.timestamp("us", tz="UTC")),
     ]
 )
@@ -143,24 +149,41 @@ def gather(
     records: Mapping[str, Record],
     baselines: Mapping[str, Mapping[str, float | None]],
     agreement: Mapping[str, float | None],
+    physics: Mapping[str, Mapping[str, float | None]] | None = None,
 ) -> Results:
     """Join the planned runs with their records and summarise each cell over its seeds.
 
-    `agreement` is each scored run's with the other seeds of its cell, by run_id.
+    `agreement` is each scored run's with the other seeds of its cell, by run_id; `physics` gives
+    further columns by their names, each by run_id.
     """
+    physics = physics or {}
     axes = list(study.cells[0].axes)
     rows = [
         {"study": study.name, "cell": run.cell.label, **records[run.run_id], **run.cell.axes}
         | {"agreement": agreement.get(run.run_id)}
+        | {name: values.get(run.run_id) for name, values in physics.items()}
         for run in runs
         if run.run_id in records
     ]
     leading = [pa.field(name, _TEXT) for name in ("study", "cell_id", "cell")]
     others = [field for field in RECORD if field.name != "cell_id"]
     others.insert(others.index(RECORD.field("reconstruction")), pa.field("agreement", _FLOAT))
-    schema = pa.schema([*leading, *others, *_axis_fields(study, axes)])
+    further = [pa.field(name, _FLOAT) for name in physics]
+    schema = pa.schema([*leading, *others, *further, *_axis_fields(study, axes)])
     table = pa.Table.from_pylist(rows, schema=schema)
-    return Results(table, _summary(study, runs, rows, baselines))
+    names = (*summarised(study), *physics)
+    return Results(table, _summary(study, runs, rows, baselines, names))
+
+
+def summarised(study: Study) -> tuple[str, ...]:
+    """Return the numbers whose statistics a study's summary has: with the diagnostics it wants."""
+    wanted = [name for group in ("code", *study.diagnostics.names) for name in NAMES[group]]
+    return (*OUTCOMES, *wanted)
+
+
+def correlations(results: Results) -> tuple[str, ...]:
+    """Return the names of the columns that say how the class units follow the covariates."""
+    return tuple(name for name in results.runs.column_names if name.startswith(SPEARMAN))
 
 
 def _axis_fields(study: Study, axes: Iterable[str]) -> list[pa.Field[Any]]:
@@ -177,6 +200,7 @@ def _summary(
     runs: Sequence[Run],
     rows: Sequence[Record],
     baselines: Mapping[str, Mapping[str, float | None]],
+    names: Sequence[str],
 ) -> pa.Table:
     by_cell: dict[str, list[Record]] = {run.cell_id: [] for run in runs}
     for row in rows:
@@ -187,7 +211,7 @@ def _summary(
         {"study": study.name, "cell_id": cell_id, "cell": cells[cell_id].label}
         | cells[cell_id].axes
         | _counts(members, planned)
-        | _statistics(members, study, baselines)
+        | _statistics(members, study, baselines, names)
         for cell_id, members in by_cell.items()
     ]
     # Every column has values in some cell or is a number that no cell defines.
@@ -207,16 +231,22 @@ def _counts(members: Sequence[Record], planned: int) -> dict[str, int]:
 
 
 def _statistics(
-    members: Sequence[Record], study: Study, baselines: Mapping[str, Mapping[str, float | None]]
+    members: Sequence[Record],
+    study: Study,
+    baselines: Mapping[str, Mapping[str, float | None]],
+    names: Sequence[str],
 ) -> dict[str, float | None]:
     """Return METRIC_STATISTIC over every scored run, the collapsed ones among them."""
     found: dict[str, float | None] = {}
-    for metric in OUTCOMES:
+    for metric in names:
         scored = [m[metric] for m in members if m["status"] in SCORED and m[metric] is not None]
         known = [row[metric] for row in baselines.values() if row.get(metric) is not None]
         best = max((value for value in known if value is not None), default=None)
+        best = None if metric in LOWER_IS_BETTER else best
         low = study.low if metric in IN_UNIT_RANGE else None
-        statistics = asdict(stability(scored, low=low, baseline=best))
+        # Dozens of numbers in each of dozens of cells: a bootstrap each would take half a minute.
+        main = metric in OUTCOMES
+        statistics = asdict(stability(scored, low=low, baseline=best, bootstrap=main))
         statistics.pop("n")
         found |= {f"{metric}_{name}": value for name, value in statistics.items()}
     return found

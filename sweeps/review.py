@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 from collections import Counter
@@ -13,10 +14,14 @@ from typing import Any
 
 from models.agreement import agreements
 from models.baselines import fit_all, names
+from models.diagnostics.table import MEDIAN_FILTER
 from sweeps import results
 from sweeps.answer import Answer, answer
+from sweeps.evidence import UNREADABLE
 from sweeps.folder.storage import write_whole
+from sweeps.measures import Weights, as_identities, examination, measured, missing, one_thread
 from sweeps.mistakes import Refused
+from sweeps.physics import correspond
 from sweeps.plan import Run
 from sweeps.report import write_report
 from sweeps.results import Record, Results, read_records, write_part
@@ -60,6 +65,45 @@ def rescore(sweep: Sweep) -> int:
     return changed
 
 
+def remeasure(sweep: Sweep) -> int:
+    """Take the diagnostics again that a scored record lacks, or that the study wants otherwise.
+
+    From the kept weights and codes; what cannot be read stays as it is. Returns how many records
+    changed.
+    """
+    exam, changed = examination(sweep.dataset.images, sweep.scorer, sweep.study.diagnostics), 0
+    wanted = exam.identities()
+    specs = {run.cell_id: run.cell.spec for run in sweep.runs}
+    for path in results.parts(sweep.folder):
+        try:
+            records = results.read_part(path)
+            stale = [r for r in records if r["cell_id"] in specs and missing(r, wanted)]
+            codes = results.read_codes(sweep.folder, path.stem) if stale else {}
+        except Refused:
+            continue
+        weights, done = Weights(sweep.folder, path.stem), 0
+        for record in stale:
+            run_id, spec = record["run_id"], specs[record["cell_id"]]
+            groups = missing(record, wanted)
+            with contextlib.suppress(*UNREADABLE), one_thread():
+                tensors = functools.partial(weights.of, run_id)
+                found = measured(
+                    spec,
+                    record["seed"],
+                    codes[run_id],
+                    tensors,
+                    groups,
+                    exam,
+                    record["learned_prior"],
+                )
+                record.update(found, diagnostics_id=as_identities(record, groups, wanted))
+                done += 1
+        if done:
+            write_part(sweep.folder, path.stem, records)
+            changed += done
+    return changed
+
+
 def agreement(sweep: Sweep, records: Mapping[str, Record]) -> dict[str, float | None]:
     """Return each scored run's agreement with the other seeds of its cell, from the kept codes."""
     found: dict[str, float | None] = {}
@@ -100,6 +144,14 @@ def score_baselines(sweep: Sweep) -> Baselines:
     return scores
 
 
+def _median_filter(sweep: Sweep) -> Baselines:
+    """Return what a median filter makes of the hot pixels, where the study asks for denoising."""
+    if sweep.study.diagnostics.denoising is None:
+        return {}
+    exam = examination(sweep.dataset.images, sweep.scorer, sweep.study.diagnostics)
+    return {MEDIAN_FILTER: exam.median_filter()}
+
+
 @dataclass(frozen=True)
 class Review:
     """What follows from a study's records: tables, baselines, and what they answer."""
@@ -116,10 +168,13 @@ def review(sweep: Sweep, *, rescored: bool = True) -> Review:
     Without `rescored` the records stay as they are: another process writes them.
     """
     changed = rescore(sweep) if rescored else 0
-    baselines = score_baselines(sweep)
+    if rescored:
+        remeasure(sweep)
+    baselines = {**score_baselines(sweep), **_median_filter(sweep)}
     records = read_records(sweep.folder)
     together = agreement(sweep, records)
-    tables = results.gather(sweep.study, sweep.runs, records, baselines, together)
+    physics = correspond(sweep, records)
+    tables = results.gather(sweep.study, sweep.runs, records, baselines, together, physics)
     results.write_tables(sweep.folder, tables)
     found = answer(sweep.study, tables, baselines)
     return Review(tables, baselines, found, changed)

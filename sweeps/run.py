@@ -119,7 +119,8 @@ def _rounds(call: _Rounds, packs: Sequence[Pack]) -> None:
     while packs:
         start = time.monotonic()
         call.journal.begin(packs, call.shown)
-        jobs = [_job(sweep, pack, commit, call.period) for pack in packs]
+        asked = sweep.study.diagnostics
+        jobs = [Job.of(pack, sweep.folder, commit, call.period, asked) for pack in packs]
         errors = call.place.execute(jobs, data, call.journal)
         records, taken = read_records(sweep.folder), time.monotonic() - start
         begun = {pack.pack_id for pack in packs if call.journal.where(pack.pack_id)}
@@ -164,20 +165,6 @@ def _account(
     where = call.journal.where(pack.pack_id)
     _write_failed(call.sweep, pack, left, reason, where, seconds)
     return kind_of(reason, recorded=False)
-
-
-def _job(sweep: Sweep, pack: Pack, commit: str | None, period: float) -> Job:
-    return Job(
-        folder=str(sweep.folder.resolve()),
-        pack_id=pack.pack_id,
-        cell_id=pack.runs[0].cell_id,
-        spec=pack.cell.spec,
-        seeds=tuple(run.seed for run in pack.runs),
-        run_ids=tuple(run.run_id for run in pack.runs),
-        device="cpu",
-        git_commit=commit,
-        checkpoint_seconds=period,
-    )
 
 
 def _write_failed(

@@ -11,12 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from sweeps.results import DONE, OUTCOMES, RECORD, Results
+from sweeps.results import DONE, NUMBERS, RECORD, Results
 from sweeps.stability import stability
 from sweeps.table import KINDS, Columns, Key, Runs, read_table
 
 # What the report reads of a run under these names cannot be a metric as well.
-TAKEN = {"study", "cell", *RECORD.names} - {*OUTCOMES, "seconds"}
+TAKEN = {"study", "cell", *RECORD.names} - {*NUMBERS, "seconds"}
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _tables(sheet: Sheet, named: Mapping[str, Runs]) -> Results:
     ids = {label: hashlib.sha256(label.encode()).hexdigest()[:16] for label in named}
     seed = pa.int64() if all(isinstance(one, int) for one in sheet.seeds) else pa.string()
     own = [pa.field("study", pa.string()), pa.field("cell", pa.string()), pa.field("seed", seed)]
-    left = {"seed", sheet.metric, *OUTCOMES}
+    left = {"seed", sheet.metric, *NUMBERS, "diagnostics_id"}
     others = [field for field in RECORD if field.name not in left]
     schema = pa.schema([*own, *others, pa.field(sheet.metric, pa.float64())])
     runs = [

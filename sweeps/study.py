@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from models.datasets import BadData, Dataset, DatasetSettings, with_absolute_paths
 from models.datasets.split import training_rows
+from models.diagnostics.request import Requested
 from models.scores import METRICS, OF_TWO_CLASSES, Metric
 from models.settings import Settings, mistake
 from models.spec import Spec, combination_mistakes
@@ -79,6 +80,7 @@ class StudyFile(Settings):
     split: float | None = Field(default=None, gt=0, lt=1)
     low: float = Field(default=0.8, ge=0, le=1)
     orient_by: str | None = None
+    diagnostics: Requested = Requested()
     resources: Resources = Resources()
 
 
@@ -96,6 +98,7 @@ class Study:
     low: float
     orient_by: str | None
     resources: Resources
+    diagnostics: Requested = field(default_factory=Requested)
 
     def resolved(self) -> dict[str, Any]:
         """Return the study with every default written out, itself a valid study file."""
@@ -109,6 +112,7 @@ class Study:
             "split": self.split,
             "low": self.low,
             "orient_by": self.orient_by,
+            "diagnostics": self.diagnostics.model_dump(mode="json"),
             "resources": self.resources.model_dump(mode="json"),
         }
 

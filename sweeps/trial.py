@@ -9,7 +9,7 @@ import os
 import socket
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from models.clusters import evidence
+from models.diagnostics.request import Requested
+from models.diagnostics.table import Examination
 from models.saved import Saved, check_saved
 from models.scores import METRICS, Scorer
 from models.spec import Spec
@@ -29,6 +31,8 @@ from sweeps.folder.storage import write_whole
 from sweeps.folder.timeline import FOLDER as TIMELINE
 from sweeps.folder.timeline import Timeline
 from sweeps.leaves import write_pack
+from sweeps.measures import as_identities, examination, measured, missing, one_thread
+from sweeps.plan import Pack
 from sweeps.results import Record, write_part
 
 # What besides the machine chooses kernels: the promise of equal bits holds between equal values.
@@ -57,6 +61,29 @@ class Job:
     device: str
     git_commit: str | None
     checkpoint_seconds: float = 15.0  # the shortest time between two checkpoints
+    diagnostics: Requested = field(default_factory=Requested)
+
+    @staticmethod
+    def of(
+        pack: Pack,
+        folder: Path,
+        git_commit: str | None,
+        checkpoint_seconds: float,
+        diagnostics: Requested,
+    ) -> Job:
+        """Return a pack of the plan as what its worker needs."""
+        return Job(
+            folder=str(folder.resolve()),
+            pack_id=pack.pack_id,
+            cell_id=pack.runs[0].cell_id,
+            spec=pack.cell.spec,
+            seeds=tuple(run.seed for run in pack.runs),
+            run_ids=tuple(run.run_id for run in pack.runs),
+            device="cpu",
+            git_commit=git_commit,
+            checkpoint_seconds=checkpoint_seconds,
+            diagnostics=diagnostics,
+        )
 
 
 @dataclass(frozen=True)
@@ -116,6 +143,10 @@ def run_pack(job: Job, data: Data, progress: Callable[[int], None] | None = None
             )
         with timeline.span("score"):
             scored = [_outcome(job.spec, member, data.scorer) for member in members]
+        with timeline.span("diagnose"), one_thread():
+            exam = examination(data.images, data.scorer, job.diagnostics)
+            for outcome, member in zip(scored, members, strict=True):
+                outcome.update(_diagnosed(job.spec, member, outcome, exam))
         with timeline.span("write"):
             write_pack(folder, job.pack_id, job.spec, job.run_ids, members)
     except Exception as failure:  # noqa: BLE001 - whatever it is, it becomes the members' record
@@ -201,6 +232,30 @@ def _outcome(spec: Spec, member: Trained, scorer: Scorer) -> Record:
         "learned_prior": member.learned_prior,
         **scores,
     }
+
+
+def _diagnosed(spec: Spec, member: Trained, outcome: Record, exam: Examination) -> Record:
+    """Return a member's diagnostics; nothing where one raised: the review takes them again.
+
+    What was trained is worth more than what is said of it.
+    """
+    wanted = exam.identities()
+    groups = missing(outcome, wanted)
+    if member.code is None or not groups:
+        return {}
+    try:
+        found = measured(
+            spec,
+            member.seed,
+            member.code,
+            lambda: member.tensors,
+            groups,
+            exam,
+            member.learned_prior,
+        )
+    except Exception:  # noqa: BLE001 - whatever it is
+        return {}
+    return found | {"diagnostics_id": as_identities(outcome, groups, wanted)}
 
 
 def score_code(

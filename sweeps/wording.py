@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeps.results import OUTCOMES, SCORED, Results
+from sweeps.results import OUTCOMES, SCORED, Results, correlations, summarised
 from sweeps.sheet import Sheet
 from sweeps.stability import LEAST_FOR_BOOTSTRAP
 from sweeps.study import Study
@@ -67,6 +67,13 @@ LOSSES = {
 def outcomes(study: Subject) -> tuple[str, ...]:
     """Return the metrics that the study's tables hold."""
     return (study.metric,) if isinstance(study, Sheet) else OUTCOMES
+
+
+def numbers(study: Subject, results: Results) -> tuple[str, ...]:
+    """Return everything that the summary has statistics of: metrics, diagnostics, covariates."""
+    if isinstance(study, Sheet):
+        return outcomes(study)
+    return (*summarised(study), *correlations(results))
 
 
 def shown_metrics(study: Subject, results: Results) -> list[str]:

@@ -15,6 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 from studies import tiny, write
 
+from models.diagnostics.request import Requested
 from models.saved import Saved
 from models.scores import Scorer
 from models.train import train
@@ -52,17 +53,7 @@ class Place:
 
     def job(self, folder: Path, *seeds: int, period: float = 0.0) -> Job:
         pack = Pack(tuple(self.runs[seed] for seed in seeds))
-        return Job(
-            folder=str(folder),
-            pack_id=pack.pack_id,
-            cell_id=pack.runs[0].cell_id,
-            spec=pack.cell.spec,
-            seeds=tuple(run.seed for run in pack.runs),
-            run_ids=tuple(run.run_id for run in pack.runs),
-            device="cpu",
-            git_commit=None,
-            checkpoint_seconds=period,
-        )
+        return Job.of(pack, folder, None, period, Requested())
 
     def stopped(self, job: Job, step: int) -> None:
         """Run a pack, and kill it in the report of its first point at or after a step."""

@@ -18,7 +18,7 @@ from tracked import Finished, assert_equal_to_tables, content, dump
 
 from sweeps import plan, results
 from sweeps.cli import main
-from sweeps.results import OUTCOMES, SCORED
+from sweeps.results import NUMBERS, OUTCOMES, SCORED
 from sweeps.review import score_baselines
 from sweeps.study import load_study
 from sweeps.sweep import open_sweep
@@ -137,7 +137,8 @@ def json_equal(report: dict[str, Any], summary: list[dict[str, Any]]) -> None:
             for metric, found in cell["metrics"].items()
             for name, value in found.items()
         }
-        assert flat == {name: row[name] for name in row if name.startswith(tuple(OUTCOMES))}
+        metrics = tuple(f"{name}_" for name in (*NUMBERS, "spearman"))
+        assert flat == {name: row[name] for name in row if name.startswith(metrics)}
         assert all(value is None or math.isfinite(value) for value in flat.values())
 
 

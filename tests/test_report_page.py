@@ -171,7 +171,7 @@ def copied(done: Finished, folder: Path) -> Finished:
 def test_the_json_holds_the_summarys_numbers(done: Finished) -> None:
     found = report.as_json(done.study, done.results, BASELINES)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert set(found) == {"study", "metric", "answer", "cells", "baselines"}
+    assert set(found) == {"study", "metric", "answer", "cells", "baselines", "diagnoses"}
     assert found["baselines"] == BASELINES
     rows = done.results.summary.to_pylist()
     for cell, row, source in zip(found["cells"], rows, done.study.cells, strict=True):

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.clusters import Evidence
-from models.diagnostics import LEAST_SHARE, collapse
+from models.diagnostics.collapse import LEAST_SHARE, collapse
 from models.distributions import Mixture
 from models.priors import Bimodal, Normal, PeakMixture
 from models.scores import METRICS, OF_TWO_CLASSES, Scorer, _halves, match

@@ -36,7 +36,10 @@ METRICS = (
     "accuracy, agreement, ari, auc_covariate, auc_matched, auc_oracle, auc_split, "
     "average_precision, balanced_accuracy, nmi"
 )
-TOP = "cells, dataset, low, metric, name, orient_by, question, resources, seeds, spec, split"
+TOP = (
+    "cells, dataset, diagnostics, low, metric, name, orient_by, question, resources, seeds, spec, "
+    "split"
+)
 CELL = "activation, code, divergence, network, objective, prior, training"
 
 TOO_DEEP = (
@@ -326,6 +329,41 @@ RULES: dict[str, tuple[Any, str]] = {
     "concurrent fraction": (
         tiny(resources={"max_concurrent": 1.5}),
         "x.yaml: resources.max_concurrent: expected a whole number, got 1.5",
+    ),
+    "diagnostic unknown": (
+        tiny(diagnostics=["code", "generatoin"]),
+        "x.yaml: diagnostics: unknown diagnostic 'generatoin'; did you mean 'generation'? "
+        "known: code, denoising, generation, physics",
+    ),
+    "diagnostic unknown among settings": (
+        tiny(diagnostics={"noise": {}}),
+        "x.yaml: diagnostics: unknown diagnostic 'noise'; "
+        "known: code, denoising, generation, physics",
+    ),
+    "diagnostic without settings": (
+        tiny(diagnostics={"code": {"bandwidth": 2}}),
+        "x.yaml: diagnostics.code: every study has it, and it has no settings; remove it, "
+        "or write code: true",
+    ),
+    "hot pixels on no image": (
+        tiny(diagnostics={"denoising": {"images": 0}}),
+        "x.yaml: diagnostics.denoising.images: expected at least 1, got 0",
+    ),
+    "no hot pixel": (
+        tiny(diagnostics={"denoising": {"sites": 0}}),
+        "x.yaml: diagnostics.denoising.sites: expected at least 1, got 0",
+    ),
+    "hot pixel that is dark": (
+        tiny(diagnostics={"denoising": {"level": 0}}),
+        "x.yaml: diagnostics.denoising.level: expected more than 0, got 0",
+    ),
+    "few samples": (
+        tiny(diagnostics={"generation": {"images": 19}}),
+        "x.yaml: diagnostics.generation.images: expected at least 20, got 19",
+    ),
+    "diagnostics of a number": (
+        tiny(diagnostics=3),
+        "x.yaml: diagnostics: expected a list of names, or names with their settings, got 3",
     ),
     "spec type": (tiny(spec=[1]), "x.yaml: spec: expected a mapping of settings, got a list"),
     "cells type": (tiny(cells="ae"), "x.yaml: cells: expected a list of blocks, got 'ae' (text)"),

@@ -17,7 +17,7 @@ from studies import tiny, write
 from models.datasets import Dataset
 from models.scores import Scorer
 from sweeps import plan, results, trial
-from sweeps.results import OUTCOMES, Record, Results
+from sweeps.results import NUMBERS, Record, Results, correlations, summarised
 from sweeps.study import Study, load_study
 from sweeps.tracking import Tracked, track
 from sweeps.tracking.view import quiet
@@ -135,11 +135,15 @@ def assert_equal_to_tables(uri: str, done: Finished) -> None:
     }
     assert current.keys() == rows.keys()
     for run_id, row in rows.items():
-        assert numbers(seeds[run_id]) == known(row, [*OUTCOMES, "seconds"])
+        columns = [*NUMBERS, *correlations(tables), "seconds"]
+        assert numbers(seeds[run_id]) == known(row, columns)
     for row in tables.summary.to_pylist():
-        names = [name for name in row if name.startswith(("n_", *OUTCOMES))]
-        assert len(names) == 6 + 13 * len(OUTCOMES)
-        assert numbers(cells[row["cell_id"]]) == known(row, names)
+        counts = [name for name in row if name.startswith("n_")]
+        metrics = (*summarised(done.study), *correlations(tables))
+        names = [n for n in row if n.startswith(tuple(f"{metric}_" for metric in metrics))]
+        assert len(counts) == 6
+        assert len(names) == 13 * len(metrics)
+        assert numbers(cells[row["cell_id"]]) == known(row, [*counts, *names])
 
 
 def content(uri: str, study: str = "small") -> dict[str, Any]:

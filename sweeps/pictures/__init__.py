@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from sweeps.pictures.base import Material, Picture, Trained, as_csv
 from sweeps.pictures.codes import code_pictures
+from sweeps.pictures.diagnostics import diagnostic_pictures
 from sweeps.pictures.images import image_pictures
 from sweeps.pictures.scores import curves, seeds, spread
 from sweeps.wording import shown_metrics
@@ -24,4 +25,5 @@ def pictures(material: Material) -> Iterator[Picture]:
     if isinstance(material, Trained):
         yield from code_pictures(material)
         yield from image_pictures(material)
+        yield from diagnostic_pictures(material)
         yield curves(material)

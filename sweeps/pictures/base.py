@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from models.datasets import Dataset
+from models.datasets.split import training_rows
 from models.spec import Spec
 from sweeps.evidence import scored
 from sweeps.results import Results
@@ -48,6 +52,14 @@ class Trained(Material):
 
     study: Study
     dataset: Dataset
+
+    @property
+    def scored_rows(self) -> NDArray[np.int64] | None:
+        """Return the places of the images that scores are of, None for all."""
+        if self.study.split is None:
+            return None
+        trained = training_rows(self.dataset, self.study.split)
+        return np.setdiff1d(np.arange(len(self.dataset.images)), trained)
 
     def cells(self) -> list[tuple[Row, Spec, list[Row]]]:
         """Return (row of the summary, specification, scored runs) of each cell, best mean first."""

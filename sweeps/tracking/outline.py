@@ -84,7 +84,8 @@ def outline_of(study: Study, dataset: Dataset, runs: Sequence[Run], folder: Path
 
     Its own digest of the images would read the first 10,000 values only.
     """
-    from sweeps.results import OUTCOMES  # noqa: PLC0415 - seconds, which the driver has spent
+    from sweeps.physics import columns  # noqa: PLC0415 - seconds, which the driver has spent
+    from sweeps.results import NUMBERS  # noqa: PLC0415
     from sweeps.tracking.saved import saved_views  # noqa: PLC0415
 
     size = {"num_rows": len(dataset.images), "num_elements": int(dataset.images.size)}
@@ -106,7 +107,7 @@ def outline_of(study: Study, dataset: Dataset, runs: Sequence[Run], folder: Path
         ),
         tuple(Member(run.run_id, run.cell_id, run.seed) for run in runs),
         saved_views(study),
-        OUTCOMES,
+        (*NUMBERS, *columns(dataset.covariates).values()),
         str(folder),
     )
 

@@ -12,7 +12,10 @@ from sweeps.tracking.problems import sentence
 from sweeps.tracking.view import View, quiet
 from sweeps.tracking.wanted import cell_run, curve, history, seed_run, study_run
 
-ARTIFACTS = ("results.parquet", "summary.parquet", "report.html", "figures/*.svg", "figures/*.png")
+ARTIFACTS = (
+    *("results.parquet", "summary.parquet", "physics.parquet", "report.html"),
+    *("figures/*.svg", "figures/*.png"),
+)
 PASSES = 3
 
 Rows = list[dict[str, Any]]

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from tracked import known, level, numbers, shown
 
 from sweeps.folder.storage import TEMPORARY
-from sweeps.results import NOT_DETERMINISTIC, OUTCOMES
+from sweeps.results import NOT_DETERMINISTIC, NUMBERS
 
 CIRCUMSTANCES = {*NOT_DETERMINISTIC, "study"}  # the study's name is a campaign's own
 CURVES = ("loss", "reconstruction", "divergence")
@@ -117,10 +117,12 @@ def view_of(address: str, name: str, folder: Path) -> None:
         raise Lost(wrong)
     rows = {row["run_id"]: row for row in _rows_of(folder / "results.parquet")}
     cells = {row["cell_id"]: row for row in _rows_of(folder / "summary.parquet")}
-    columns = [name for name in next(iter(cells.values())) if name.startswith(("n_", *OUTCOMES))]
+    metrics = tuple(f"{name}_" for name in (*NUMBERS, "spearman"))
+    columns = [name for name in next(iter(cells.values())) if name.startswith(("n_", *metrics))]
     if len(level(runs, "study")) != 1:
         raise Lost(["MLflow shows no study run"])
-    wrong = _other_numbers(level(runs, "seed"), rows, [*OUTCOMES, "seconds"])
+    further = [name for name in next(iter(rows.values())) if name.startswith("spearman_")]
+    wrong = _other_numbers(level(runs, "seed"), rows, [*NUMBERS, *further, "seconds"])
     wrong += _other_numbers(level(runs, "cell"), cells, columns)
     client = MlflowClient(address)
     for run in level(runs, "seed").values():
