@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from models.train import quiet_machine
 from sweeps.figures import gallery as figures
 from sweeps.figures import svg
 from sweeps.folder.storage import write_whole
-from sweeps.look import Look
+from sweeps.look import WIDE, Look
 from sweeps.look import write as _print
 from sweeps.mistakes import Refused
 from sweeps.pictures.base import as_csv
@@ -215,7 +216,8 @@ def _rows(
         table.add_column(head, justify="left" if place < texts else "right", no_wrap=True)
     for row in rows:
         table.add_row(*map(look.text, row))
-    _print(console, look, table)
+    # Where the terminal is narrower, lines run over: no number is cut off.
+    _print(console, replace(look, width=WIDE), table)
     _print(console, look, Text())
 
 

@@ -18,6 +18,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from scipy.integrate import quad
 from scipy.stats import norm
 
@@ -280,6 +281,17 @@ def test_the_tables_fit_a_pipe_and_say_what_to_take_from_them(
         assert note in plain
     assert "written: gallery/lines.svg" in plain
     assert (tmp_path / "gallery" / "gallery.csv").is_file()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_no_number_is_cut_off_in_a_narrow_terminal(shown: list[Curve], encoding: str) -> None:
+    raw = io.BytesIO()
+    sink = io.TextIOWrapper(raw, encoding=encoding)
+    gallery.print_gallery(shown, Console(file=sink, width=40))
+    sink.flush()
+    rows = [line.split() for line in raw.getvalue().decode(encoding).splitlines()]
+    assert ["-2", "infinite", "none", "0.693", "0.000", "2.000", "-1.000"] in rows
+    assert ["mmd", "value", "0.637", "4.746", "8.111", "8.753", "8.928"] in rows
 
 
 @pytest.mark.usefixtures("drawn_before")

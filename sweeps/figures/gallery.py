@@ -49,7 +49,7 @@ def lines(curves: Sequence[Curve]) -> Figure:
     """
     text = "KL, JS and Wasserstein of two shapes drawn apart, with gradients"
     figure, found = _columns(curves, LINES, text)
-    for axes, height, words in ((found[0], 0.9, "infinite"), (found[3], 0.06, "none")):
+    for axes, height, words in ((found[0], 0.9, "∞"), (found[3], 0.06, "none")):
         axes.text(0.99, height, f"lines: {words}", ha="right", transform=axes.transAxes)
     return figure
 
