@@ -18,7 +18,7 @@ from sweeps.mistakes import Refused
 # The file of each command: imported when it is called, since some take seconds.
 FILES = {
     **dict.fromkeys(("plan", "run", "report", "track", "predict"), "studies"),
-    **{name: name for name in ("status", "data", "ui")},
+    **{name: name for name in ("status", "data", "gallery", "ui")},
 }
 OF_TABLES = ("cell", "seed", "metric", "low", "measure")
 
@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_studies(commands)
     _add_predict(commands)
     _add_data(commands)
+    _add_gallery(commands)
     return parser
 
 
@@ -135,6 +136,14 @@ def _add_data(commands: Any) -> None:
     data.add_argument("what", nargs="?", metavar="WHAT", help=where)
     data.add_argument("--json", action="store_true", help="one JSON object on stdout")
     data.add_argument("--out", type=Path, metavar="DIR", help="where export writes")
+
+
+def _add_gallery(commands: Any) -> None:
+    what = "KL, JS, Wasserstein and the rest of shapes drawn apart, with their gradients"
+    sub = commands.add_parser("gallery", help=what, description=what)
+    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    where = "where figures (.svg, .png) and gallery.csv are written [gallery]"
+    sub.add_argument("--out", type=Path, metavar="DIR", default=Path("gallery"), help=where)
 
 
 if __name__ == "__main__":
