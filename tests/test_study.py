@@ -11,6 +11,7 @@ from simulated import SENTENCES
 from studies import tiny, write
 
 from models.datasets import Digits
+from models.divergences import DIVERGENCES
 from models.settings import Settings
 from models.spec import Spec
 from sweeps.mistakes import Refused, models_in
@@ -46,6 +47,13 @@ TOO_DEEP = (
     "conv halves height and width for each entry of channels, here 4 times, and images of 8 x 8 px "
     "can be halved 3 times; list at most 3"
 )
+
+# What is finite from a prior that ends: all that compares more than each image's own density.
+FINITE = [
+    f"'{kind}'"
+    for kind, row in DIVERGENCES.items()
+    if not row.everywhere and row.compares != "density"
+]
 
 RULES: dict[str, tuple[Any, str]] = {
     "name missing": (tiny(name=None), "x.yaml: name is missing"),
@@ -116,8 +124,7 @@ RULES: dict[str, tuple[Any, str]] = {
     "kl from a uniform prior": (
         with_cell(objective="vae", prior="uniform"),
         "x.yaml: cells[1].divergence: 'kl' from a 'uniform' prior is infinite, since its density "
-        "ends; use 'js', 'wasserstein', 'sinkhorn', 'mmd', 'energy' or 'adversarial', or another "
-        "prior",
+        f"ends; use {', '.join(FINITE[:-1])} or {FINITE[-1]}, or another prior",
     ),
     "means empty": (
         with_cell(objective="wae", prior={"kind": "mixture", "means": []}),
@@ -440,8 +447,7 @@ RULES: dict[str, tuple[Any, str]] = {
     "divergence unknown": (
         with_cell(objective="wae", divergence="wasserstien"),
         "x.yaml: cells[1].divergence: unknown divergence 'wasserstien'; "
-        "did you mean 'wasserstein'? known: adversarial, analogy, energy, js, kl, kl_aggregate, "
-        "mmd, sinkhorn, wasserstein",
+        f"did you mean 'wasserstein'? known: {', '.join(sorted(DIVERGENCES))}",
     ),
     "weight negative": (
         with_cell(objective="wae", divergence={"kind": "wasserstein", "weight": -1}),
