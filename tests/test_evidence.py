@@ -242,6 +242,6 @@ def test_one_lost_pack_leaves_the_others(done: Finished, tmp_path: Path) -> None
 def test_weights_of_another_specification_are_left_out(done: Finished) -> None:
     (run, *_) = scored(done.results.runs.to_pylist(), done.results.runs["cell_id"][0].as_py())
     spec = done.study.cells[0].spec
-    assert member_of(done.folder, run, spec, 64) is not None
-    assert member_of(done.folder, run, spec, 63) is None
-    assert member_of(done.folder, {**run, "run_id": "0" * 16}, spec, 64) is None
+    assert member_of(done.folder, run, spec, (64,)) is not None
+    assert member_of(done.folder, run, spec, (63,)) is None
+    assert member_of(done.folder, {**run, "run_id": "0" * 16}, spec, (64,)) is None
