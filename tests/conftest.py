@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -17,6 +18,14 @@ os.environ |= {
 # A developer's own tracking server or cluster is none of the tests' business.
 for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
     os.environ.pop(name, None)
+
+# A shell's background jobs ignore these, and what they start would too; tests send them.
+for number, usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 # The same examples everywhere, so that a red build is red again; `make test-all` searches further.
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)

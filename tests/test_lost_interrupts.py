@@ -14,9 +14,10 @@ from sweeps.interrupts import FIRST, interrupted
 ENDED = "interrupted; what was finished is kept, run again to go on"
 # What pybind11 does with whatever is raised while its module is being made.
 IMPORT = """
-import os, signal
+import signal, time
 try:
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)  # to this thread; a process's own may reach another first
+    time.sleep(0.1)
 except BaseException as failure:
     raise ImportError("initialization failed") from failure
 """

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
-import ot
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -14,6 +14,10 @@ from torch import Tensor
 
 from models.divergences import Adversarial, Analogy, Compared, Energy, Sinkhorn, Wasserstein
 from models.priors import Bimodal, Normal, PeakMixture
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of POT's own source, where it has no bytecode yet
+    import ot
 
 BIMODAL = Bimodal().distribution()
 PLANE = PeakMixture(
