@@ -759,7 +759,7 @@ def test_a_missing_file_names_the_shipped_studies() -> None:
         find_study("quikstart")
     assert refused.value.mistakes == [
         "quikstart: no such file, and no study of that name; did you mean 'quickstart'? "
-        "known: quickstart, smoke"
+        "known: ising, ising-canonical, quickstart, smoke"
     ]
 
 
