@@ -99,7 +99,8 @@ def test_a_diverged_run_is_counted_and_exits_1(
 BAD: dict[str, tuple[list[str], str]] = {
     "unknown study": (
         ["plan", "nosuch"],
-        "nosuch: no such file, and no study of that name; known: quickstart, smoke",
+        "nosuch: no such file, and no study of that name; known: ising, ising-canonical, "
+        "quickstart, smoke",
     ),
     "no records": (
         ["report", "x.yaml"],
@@ -120,7 +121,8 @@ BAD: dict[str, tuple[list[str], str]] = {
     ),
     "folder": (
         ["report", "."],
-        ".: a folder without a study.yaml, and no study of that name; known: quickstart, smoke",
+        ".: a folder without a study.yaml, and no study of that name; known: ising, "
+        "ising-canonical, quickstart, smoke",
     ),
 }
 

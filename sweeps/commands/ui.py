@@ -40,6 +40,6 @@ def ui(options: argparse.Namespace) -> int:
 
 
 def _print_links(address: str, places: Sequence[str]) -> None:
-    print(f"{address}{places[0]}", flush=True)
     for place in places[1:]:
-        print(f"its seeds, grouped by cell: {address}{place}", file=sys.stderr)
+        print(f"its seeds, grouped by cell: {address}{place}", file=sys.stderr, flush=True)
+    print(f"{address}{places[0]}", flush=True)  # last: who waits for it finds the others there

@@ -92,7 +92,7 @@ def test_the_keyboard_sorts_and_switches(browser_page: Any, address: str) -> Non
     assert head(browser_page, "variance").get_attribute("aria-sort") == "ascending"
     browser_page.locator("#of-auc_split").focus()
     browser_page.keyboard.press("ArrowRight")
-    assert browser_page.locator("h3:visible").all_inner_texts() == [ORDERED[1]]
+    assert browser_page.locator("h3[id^=table-]:visible").all_inner_texts() == [ORDERED[1]]
 
 
 def test_the_switch_shows_one_metric_with_its_figure(browser_page: Any, address: str) -> None:
@@ -101,7 +101,7 @@ def test_the_switch_shows_one_metric_with_its_figure(browser_page: Any, address:
     assert shown == ORDERED
     for name in shown:
         browser_page.get_by_role("radio", name=name, exact=True).check(force=True)
-        assert browser_page.locator("h3:visible").all_inner_texts() == [name]
+        assert browser_page.locator("h3[id^=table-]:visible").all_inner_texts() == [name]
         assert browser_page.locator("table.sortable:visible").count() == 1
         label = browser_page.locator(".pane:visible svg").get_attribute("aria-label")
         assert label == f"{name} of every seed, a row a cell"
@@ -121,7 +121,7 @@ def test_without_scripts_everything_is_there(browser: Any, address: str) -> None
     assert page.locator("figure svg").count() == len(NAMES) + 6
     assert page.locator("thead button").count() == 0
     page.get_by_role("radio", name="reconstruction").check(force=True)
-    assert page.locator("h3:visible").all_inner_texts() == ["reconstruction"]
+    assert page.locator("h3[id^=table-]:visible").all_inner_texts() == ["reconstruction"]
 
 
 def test_words_stay_words(browser_page: Any, address: str) -> None:
