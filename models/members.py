@@ -82,6 +82,10 @@ class Pack:
         self._second = layout.pack(torch.stack([m.second_moment for m in members]).to(device))
         self._running = running_layout.pack(torch.stack([m.buffers for m in members]).to(device))
         self._gradients = torch.zeros_like(self._values)
+        self._cut = self.network.critics_start * len(members)
+        # Made once, but for scales that change from step to step.
+        annealed = getattr(spec.prior, "anneal", None) is not None
+        self._settled = None if annealed else spec.targets
         self._pending = torch.stack([m.pending for m in members])
         self._generators: list[dict[Purpose, torch.Generator]] = [
             {purpose: _restored(state) for purpose, state in m.streams.items()} for m in members
@@ -184,13 +188,14 @@ class Pack:
 
     @property
     def _targets(self) -> tuple[Target, ...]:
-        return self.spec.targets_at(self.step)
+        settled = self._settled
+        return self.spec.targets_at(self.step) if settled is None else settled
 
     @torch.no_grad()
     def _update(self) -> None:
         """Step the networks and then, at a rate of their own, the critics that lie behind them."""
         rate, divergence = self.spec.training.learning_rate, self.spec.divergence
-        cut = self.network.critics_start * len(self.seeds)
+        cut = self._cut
         parts = [(slice(0, cut), rate)]
         if self.network.critics and isinstance(divergence, Adversarial):
             parts.append((slice(cut, None), rate * divergence.rate))

@@ -1,4 +1,6 @@
-"""Scores of a code against labels: the only place where labels are read.
+"""Scores of a code against labels, which training never reads.
+
+Besides, only what a diagnostic says of each class reads them (`diagnostics/`).
 
 An unsupervised code has no sign and its clusters have no names. Every score says how it was given
 them: by the labels themselves (`auc_oracle`, and what matches clusters to classes), by one half of

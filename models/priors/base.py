@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -66,6 +66,12 @@ class Peaked(Shape):
     def distribution(self, units: int = 1) -> Mixture:
         """Return the distribution that training ends with."""
         raise NotImplementedError
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a label may say: annealing as one word."""
+        own = self.anneal
+        told = {} if own is None else {"anneal": f"{own.factor:g}x/{own.steps}"}
+        return {**super().summary(), **told}
 
     def at(self, step: int, units: int) -> Mixture:
         """Return the distribution at a step, counted from 0."""
