@@ -18,6 +18,7 @@ _WORDS = {1: "one", 2: "two", 3: "three"}
 SHORT, EXACT = 4, 17  # significant digits of a number that has more than six
 CHOICES = ("objective", "prior", "divergence", "activation")
 PLAIN = (*CHOICES, "network.kind")  # told by their value alone
+UNSAID = {("code.style", "free"), ("code.squash", "none")}  # the other value says its name
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,13 @@ def _choice(settings: Settings, digits: int) -> str:
 
 
 def _word(path: str, value: Any) -> str:
-    if value is None or (path == "code.style" and value == "free"):
+    """Return what a label says of a setting: nothing of one that is off in this cell."""
+    if value is None or value is False or (path, value) in UNSAID:
         return ""
     if path in PLAIN:
         return str(value)
     name = path.rpartition(".")[2]
-    return (
-        (name if value else f"no {name}") if isinstance(value, bool) else f"{name}={_short(value)}"
-    )
+    return name if value is True else f"{name}={_short(value)}"
 
 
 def _short(value: Any, digits: int = EXACT) -> str:

@@ -161,8 +161,8 @@ def test_a_study_names_its_cells_by_their_network_and_trains_conv_in_narrow_pack
         write(tmp_path, tiny(seeds=20, spec={"network": networks}, cells=[{"objective": "ae"}]))
     )
     assert [cell.label for cell in study.cells] == [
-        "ae mlp hidden=64-32 no batch_norm",
-        "ae conv hidden=64 no batch_norm channels=16-32",
+        "ae mlp hidden=64-32",
+        "ae conv hidden=64 channels=16-32",
         "ae conv hidden=64 batch_norm channels=8",
         "ae conv hidden=64 batch_norm channels=8-16",
     ]

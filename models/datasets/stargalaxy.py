@@ -13,13 +13,14 @@ from models.datasets.detector import SKY_NOISE, defects, expose, flux_at
 from models.datasets.photometry import measure, mended
 from models.datasets.profiles import FLATTEST, STEEPEST, Sources, render
 from models.datasets.simulated import FEWEST_OF_A_CLASS, Drawn, Floats, Range, Simulated, within
-from models.datasets.steps import Asinh, Centre, Clip, Flux, Steps
+from models.datasets.steps import Asinh, Centre, Clip, Flux, Standardise, Steps
 from models.settings import did_you_mean, mistake
 
 VERSION = 1  # raised whenever the same settings give other pixels
 
 # So far out are all but 18 of 3,043 defective pixels of the default objects, and 7 stars' cores.
-CANONICAL = (Clip(sigma=100.0), Centre(), Flux(norm="l2"), Asinh())
+# Without standardising, a whole image weighs less than one unit's KL: every VAE collapses.
+CANONICAL = (Clip(sigma=100.0), Centre(), Flux(norm="l2"), Asinh(), Standardise())
 WAYS = {"canonical": CANONICAL, "raw": ()}
 FLATTEST_DISC = 0.25  # smallest axis ratio
 COLOUR, COLOUR_SPREAD, BAND_SPREAD = 0.8, 0.4, 0.1  # magnitudes: usual, of objects, of a band
@@ -45,7 +46,7 @@ class StarGalaxy(Simulated):
     a cut-out (defects: in each band of it); `colour_signal` is how far the classes' mean colours
     are apart, in standard deviations; `offset` is how far centres are off at most, in pixels.
     Pixels are in units of the sky's noise. `preprocess` is `canonical` (defects clipped, centred,
-    one norm, asinh), `raw`, or a list of steps.
+    one norm, asinh, standardised), `raw`, or a list of steps.
     """
 
     form: ClassVar[str] = "stargalaxy"
