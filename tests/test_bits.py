@@ -51,6 +51,16 @@ def digests(case: Case, seeds: Sequence[int]) -> dict[int, str]:
     return {one.seed: digest(one) for one in train(case.spec(), seeds, case.images())}
 
 
+_references: dict[str, dict[int, str]] = {}
+
+
+def reference(case: Case) -> dict[int, str]:
+    """Return the digests of the first 33 seeds, trained in one pack, once a case."""
+    if case.name not in _references:
+        _references[case.name] = digests(case, range(WIDEST))
+    return _references[case.name]
+
+
 def start(case: Case, seeds: Sequence[int]) -> list[Member]:
     return [Member.start(case.spec(), seed, case.image) for seed in seeds]
 
@@ -82,7 +92,7 @@ def finished(case: Case, members: Sequence[Member]) -> dict[int, str]:
 @over(all_cases())
 def test_any_width_any_partners_and_any_order_give_the_same_bits(case: Case) -> None:
     """Seeds wander through the slots: each width takes other seeds in another order."""
-    expected = digests(case, range(WIDEST))
+    expected = reference(case)
     assert len(set(expected.values())) == WIDEST
     for width in WIDTHS:
         seeds = [(7 * place + width) % WIDEST for place in range(width)]
@@ -91,7 +101,7 @@ def test_any_width_any_partners_and_any_order_give_the_same_bits(case: Case) -> 
 
 @over(one_shape_each())
 def test_partners_that_leave_or_join_midway_change_no_bit(case: Case) -> None:
-    expected = digests(case, [4])[4]
+    expected = reference(case)[4]
     left = advanced(case, start(case, [1, 4, 2, 3, 5]), 11)
     right = advanced(case, start(case, [9, 8]), 11)
     assert finished(case, [left[1]]) == {4: expected}, "all partners dropped"
@@ -103,7 +113,7 @@ def test_partners_that_leave_or_join_midway_change_no_bit(case: Case) -> None:
 @over(one_shape_each())
 def test_a_partner_full_of_nan_changes_no_bit(case: Case) -> None:
     """The poison is in the values, hence in the losses, the gradients and Adam's moments."""
-    expected = digests(case, [6, 7])
+    expected = {seed: reference(case)[seed] for seed in (6, 7)}
     first, poisoned, last = start(case, [6, 0, 7])
     poisoned = replace(poisoned, values=torch.full_like(poisoned.values, torch.nan))
     after = advanced(case, [first, poisoned, last], STEPS)
@@ -116,13 +126,13 @@ import json, sys, torch
 torch.set_num_threads(int(sys.argv[1]))
 from matrix import sample
 from test_bits import digests
-print(json.dumps({case.name: digests(case, [5, 3])[3] for case in sample()}))
+print(json.dumps({case.name: digests(case, [3])[3] for case in sample()}))
 """
 
 
 def test_another_process_that_starts_with_other_threads_gives_the_same_bits() -> None:
     """`train` sets one thread itself, whatever the process started with."""
-    here = {case.name: digests(case, [3])[3] for case in sample()}
+    here = {case.name: reference(case)[3] for case in sample()}
     tests = Path(__file__).parent
     paths = os.pathsep.join([str(tests), str(tests.parent), *sys.path])
     command = [sys.executable, "-c", PROGRAM, "2"]

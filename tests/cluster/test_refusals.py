@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from nodes import ALONE, HEAD, SECOND, Cluster, Driver, free_port, mount_over
+from studies import tiny, write
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -114,3 +118,16 @@ def test_storage_that_a_node_cannot_use(
         "put it on storage that all nodes share, with --out\n"
     )
     assert sorted(path.name for path in driver.folder.iterdir()) == [".lock", "progress.json"]
+
+
+def test_more_than_this_machine_has(tmp_path: Path) -> None:
+    """Local Ray, which is asked what it has before anything waits for it."""
+    write(tmp_path, tiny(resources={"cpus": 1000, "gpus": 3}))
+    command = [str(Path(sys.executable).parent / "sweeps"), "run", "x.yaml"]
+    call = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (call.returncode, call.stdout) == (2, "")
+    assert call.stderr.splitlines() == [
+        "tiny: 15 of 15 runs to train, local",
+        f"resources.cpus: a pack asks for 1000, no node of Ray's has more than {os.cpu_count()}",
+        "resources.gpus: a pack asks for 3, no node of Ray's has more than 0",
+    ]
