@@ -73,6 +73,7 @@ def planned(sweep: Sweep) -> dict[str, Any]:
         "seeds": len(study.seeds),
         "runs": len(sweep.runs),
         "packs": len(packs),
+        "vary": list(study.vary),
         "done": len(sweep.runs) - len(missing),
         "missing": len(missing),
         "slots": slots,
@@ -97,6 +98,9 @@ def run(sweep: Sweep, *, launcher: str, width: int | None, console: Console) -> 
     where that cannot be written any more.
     """
     start = time.monotonic()
+    if width not in (None, 1) and sweep.study.redraws_data:
+        what = f"{sweep.study.name} draws the data of every seed anew, so a pack has one member"
+        raise Refused([f"--pack-width: {what}; expected 1, got {width}"])
 
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)

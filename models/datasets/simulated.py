@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,13 @@ class Simulated(Settings):
     def steps(self) -> tuple[Step, ...]:
         """Return all that is done with the images that `draw` returns, and with new ones."""
         return self.preprocess
+
+    def redrawn(self, seed: int) -> Self:
+        """Return the settings of another draw, `seed` further on; BadData beyond the last seed."""
+        if self.seed + seed > LARGEST_SEED:
+            text = f"expected at most {LARGEST_SEED} with the seed of a training added"
+            raise BadData("seed", f"{text}, got {self.seed} + {seed}")
+        return self.model_copy(update={"seed": self.seed + seed})
 
     def stream(self, purpose: str) -> np.random.Generator:
         """Return the random stream of (dataset, seed, purpose): its name is its key.
