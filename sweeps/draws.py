@@ -6,7 +6,9 @@ study's own dataset and one draw, never more.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -88,13 +90,16 @@ class Draws:
 
         Raises BadData where the seed's data cannot be drawn, or cannot be split.
         """
-        try:
-            settings = self._settings(seed)
-            if settings is None:
-                return self.dataset.image_digest
+        settings = self._settings(seed)
+        if settings is None:
+            return self.dataset.image_digest
+        with _told_of(seed):
             return _examined(settings, self.study.split, self.study.orient_by)
-        except BadData as bad:
-            raise BadData(bad.setting, f"what seed {seed} draws: {bad.sentence}") from None
+
+    def undrawn(self) -> int:
+        """Return of how many seeds the data must be simulated first."""
+        found = (self._settings(seed) for seed in self.study.seeds)
+        return sum(settings is not None and not settings.is_kept for settings in found)
 
     def recipe(self, seed: int) -> Recipe | None:
         """Return what a worker draws a seed's data by, None where it is the study's own."""
@@ -123,7 +128,17 @@ class Draws:
         settings = self.study.dataset
         if not self.study.redraws_data or not isinstance(settings, Simulated) or seed == 0:
             return None
-        return settings.redrawn(seed)
+        with _told_of(seed):
+            return settings.redrawn(seed)
+
+
+@contextlib.contextmanager
+def _told_of(seed: int) -> Iterator[None]:
+    """Say of data that cannot be used which seed has drawn it."""
+    try:
+        yield
+    except BadData as bad:
+        raise BadData(bad.setting, f"what seed {seed} draws: {bad.sentence}") from None
 
 
 @functools.lru_cache(maxsize=1)

@@ -47,7 +47,11 @@ def open_study(name: str, seeds: int | None = None, out: Path | None = None) -> 
     study, dataset = load_study(path)
     inside = Path(name).is_dir() or path.name == "study.yaml"
     folder = out or (path.parent if inside else Path("runs") / study.name)
-    return open_sweep(study.with_seeds(seeds), dataset, folder)
+    return open_sweep(study.with_seeds(seeds), dataset, folder, _to_stderr)
+
+
+def _to_stderr(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def open_recorded(name: str, out: Path | None = None) -> Sweep:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from models.datasets import BadData, Dataset
 from sweeps.draws import Draws
 from sweeps.folder.storage import write_whole
+from sweeps.look import many
 from sweeps.mistakes import Refused
 from sweeps.plan import Pack, Run, all_runs, as_json
 from sweeps.results import DONE, Record
@@ -45,10 +46,12 @@ class Sweep:
         ]
 
 
-def open_sweep(study: Study, dataset: Dataset, folder: Path) -> Sweep:
+def open_sweep(
+    study: Study, dataset: Dataset, folder: Path, say: Callable[[str], None] | None = None
+) -> Sweep:
     """Return the sweep; Refused where the folder holds another study.
 
-    Also where the data of a seed cannot be drawn.
+    Also where the data of a seed cannot be drawn. `say` hears of what will take a while.
     """
     kept = folder / "study.yaml"
     if kept.is_file():
@@ -56,7 +59,11 @@ def open_sweep(study: Study, dataset: Dataset, folder: Path) -> Sweep:
         if name != study.name:
             text = f"{folder}: holds the study '{name}', not '{study.name}'; choose another --out"
             raise Refused([text])
+    draws = Draws(study, dataset)
     try:
+        new = draws.undrawn()
+        if new and say:
+            say(f"{study.name}: drawing the data of {many(new, 'seed')}, once")
         return Sweep(study, dataset, tuple(all_runs(study, dataset)), folder)
     except BadData as bad:
         raise Refused([f"{study.name}: dataset.{bad.setting}: {bad.sentence}"]) from None

@@ -93,8 +93,7 @@ class Simulated(Settings):
             text = f"{self.objects:,} images of these settings need {need / 2**30:.1f} GiB"
             raise BadData("objects", f"{text} of memory; at most {most:,}, or smaller images")
         names = {"images", "labels", "mask", *(COVARIATE + name for name in self.covariates)}
-        parts = (self.form, str(self.version), str(SOURCE_VERSION), self.model_dump_json())
-        arrays = cache.remembered(cache.key_of(*parts), frozenset(names), self._arrays)
+        arrays = cache.remembered(self._key, frozenset(names), self._arrays)
         return Dataset(
             name=self.form,
             images=arrays["images"],
@@ -109,6 +108,17 @@ class Simulated(Settings):
             mask=arrays.get("mask"),
             scalar=self.scalar,
         )
+
+    @property
+    def _key(self) -> str:
+        """Return the name of what is kept."""
+        parts = (self.form, str(self.version), str(SOURCE_VERSION), self.model_dump_json())
+        return cache.key_of(*parts)
+
+    @property
+    def is_kept(self) -> bool:
+        """Return whether the dataset was drawn before, so that `load` takes no time."""
+        return cache.remembers(self._key)
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         """Return what is kept: images as preprocessed, with a mask that moved where they did."""
