@@ -123,7 +123,7 @@ def outline_of(study: Study, dataset: Dataset, runs: Sequence[Run], folder: Path
                 run.run_id,
                 run.cell_id,
                 run.seed,
-                None if run.image_digest == own.digest else data_of(run.seed, run.image_digest),
+                data_of(run.seed, run.image_digest) if study.redraws_data and run.seed else None,
             )
             for run in runs
         ),
