@@ -244,7 +244,7 @@ class Result:
         return as_json(self._sweep.study, done.results, done.baselines, done.answer)
 
     def codes(self, cell: str | None = None, *, seed: int) -> NDArray[np.float32]:
-        """Return the code (N, units) that a seed gave the study's images, class units first.
+        """Return the code (N, units) that a seed gave its images, class units first.
 
         `cell` is a label or cell_id, None where the study has one. Raises Refused.
         """

@@ -1,7 +1,7 @@
 """The data of each seed: one dataset for all of them, or for each a draw of its own.
 
 A draw is simulated once and kept in the cache. It is loaded when it is looked at: in memory are the
-study's own dataset and one draw, never more.
+study's own dataset and one draw, while one is changed for the next perhaps two.
 """
 
 from __future__ import annotations

@@ -231,7 +231,7 @@ def _kept(run: Run, record: Record, codes_of: CodesOf) -> NDArray[np.float32]:
 
 
 def kept_code(sweep: Sweep, cell: str | None, seed: int) -> NDArray[np.float32]:
-    """Return the code (N, units) that a seed of a cell gave the study's images, class units first.
+    """Return the code (N, units) that a seed of a cell gave its images, class units first.
 
     `cell` is a label or cell_id, None where the study has one cell. Raises Refused.
     """
