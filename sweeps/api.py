@@ -62,13 +62,17 @@ def read(folder: str | Path) -> Result:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do: `missing` of `runs` are to train, in `packs`, `slots` at a time."""
+    """What a run would do: `missing` of `runs` are to train, in `packs`, `slots` at a time.
+
+    `vary` is what a seed redraws.
+    """
 
     study: str
     cells: int
     seeds: int
     runs: int
     packs: int
+    vary: tuple[str, ...]
     done: int
     missing: int
     slots: int
@@ -109,15 +113,23 @@ class Study:
 
     @property
     def dataset(self) -> Dataset:
-        """Return images (N, C, H, W) as members see them, labels (N,) or None, covariates."""
+        """Return images (N, C, H, W) as members see them, labels (N,) or None, covariates.
+
+        Where seeds redraw the data, those of seed 0; `dataset_of` returns any seed's.
+        """
         return self._sweep.dataset
+
+    def dataset_of(self, seed: int) -> Dataset:
+        """Return a seed's data: the study's, or where seeds redraw it the seed's own draw."""
+        return self._sweep.draws.of(seed).dataset
 
     def plan(self, *, seeds: int | None = None, out: str | Path | None = None) -> Plan:
         """Return what `run` would do, and about how long it takes; train nothing."""
         from sweeps.session import planned  # noqa: PLC0415
 
         content = planned(self._with(seeds, out))
-        return Plan(**{**content, "warnings": tuple(content["warnings"])})
+        lists = {name: tuple(content[name]) for name in ("vary", "warnings")}
+        return Plan(**{**content, **lists})
 
     def run(
         self,
@@ -232,7 +244,7 @@ class Result:
         return as_json(self._sweep.study, done.results, done.baselines, done.answer)
 
     def codes(self, cell: str | None = None, *, seed: int) -> NDArray[np.float32]:
-        """Return the code (N, units) that a seed gave the study's images, class units first.
+        """Return the code (N, units) that a seed gave its images, class units first.
 
         `cell` is a label or cell_id, None where the study has one. Raises Refused.
         """

@@ -27,6 +27,7 @@ from sweeps.look import Look
 from sweeps.look import write as _print
 from sweeps.mistakes import Refused, did_you_mean, sentences
 from sweeps.study import find_study, place_of, read_yaml
+from sweeps.vary import USUAL, Vary, sentence
 
 ACROSS = 12  # images of a class on the contact sheet
 INCH = 0.8  # of one image there
@@ -37,9 +38,13 @@ EARLIEST = (1980, 1, 1, 0, 0, 0)  # of what a zip file can say: the same data gi
 
 
 class _Asked(Settings):
-    """A study file's dataset, without the rest of the file."""
+    """A study file's dataset and what a seed redraws, without the rest of the file."""
 
     dataset: DatasetSettings
+    vary: Vary = USUAL
+
+
+Asked = tuple[dict[str, Any], str, bool]  # settings, the place of mistakes, whether alone
 
 
 def catalogue() -> dict[str, Any]:
@@ -66,12 +71,22 @@ def open_data(what: str) -> Dataset:
 
     Raises Refused with every mistake.
     """
+    return _load(*_asked(what))
+
+
+def redrawn(what: str) -> str | None:
+    """Return what a seed of a study redraws, in a sentence; None for a dataset alone."""
+    asked, _, alone = _asked(what)
+    return None if alone else sentence(_Asked.model_validate(asked).vary)
+
+
+def _asked(what: str) -> Asked:
     path = Path(what)
     if what in [kind.form for kind in SHIPPED]:
-        return _load({"dataset": what}, what, alone=True)
+        return {"dataset": what}, what, True
     of_study = path.suffix in (".yaml", ".yml") or (path / "study.yaml").is_file()
     if path.exists() and not of_study:
-        return _load({"dataset": with_absolute_paths({"path": what}, Path())}, what, alone=True)
+        return {"dataset": with_absolute_paths({"path": what}, Path())}, what, True
     try:
         file = find_study(what)
     except Refused:
@@ -80,10 +95,10 @@ def open_data(what: str) -> Dataset:
         raise Refused([f"{text}; see: sweeps data list"]) from None
     raw = read_yaml(file)
     asked = {key: with_absolute_paths(raw[key], file.parent) for key in raw if key == "dataset"}
-    return _load(asked, file.name, alone=False)
+    return asked | {key: raw[key] for key in raw if key == "vary"}, file.name, False
 
 
-def _load(asked: dict[str, Any], where: str, *, alone: bool) -> Dataset:
+def _load(asked: dict[str, Any], where: str, alone: bool) -> Dataset:  # noqa: FBT001 - as above
     try:
         return _Asked.model_validate(asked).dataset.load()
     except ValidationError as failure:
@@ -260,6 +275,8 @@ def print_description(content: dict[str, Any], console: Console) -> None:
         rows["defective"] = f"{PERCENT * content['defective']:.3g} % of the pixels, known by a mask"
     if content["scalar"] is not None:
         rows["own scalar"] = f"{content['scalar']}, a baseline"
+    if content.get("redraws"):
+        rows["study"] = content["redraws"]
     _print(console, look, look.text(f"{content['name']}: {content['what']}", "bold"))
     listing = Table.grid(Column(), Column(overflow="fold"), padding=(0, 2, 0, 0))
     for name, text in rows.items():

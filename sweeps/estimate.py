@@ -22,6 +22,7 @@ BESIDE = 1.4  # how much slower a pack is beside others: 1.2 to 1.6, cores share
 AFTERWARDS = 8.0  # seconds of baselines, figures, page and MLflow
 PER_RUN = 0.08  # of those, and of scoring, a run
 PER_IMAGE = 6e-5  # the same, an image of a run
+PER_DRAW = 1.5  # baselines of data that a seed has of its own
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,10 @@ class Estimate:
 
 
 def estimate(packs: Sequence[Pack], shape: tuple[int, ...], slots: int, gpus: float) -> Estimate:
-    """Estimate the time to train packs on so many slots; the data is random, nothing is kept."""
+    """Estimate the time to train packs on so many slots; their pixels are random, nothing is kept.
+
+    `shape` is that of the images, (N, C, H, W).
+    """
     if not packs:
         return Estimate(0.0, 0.0)
     widest: dict[str, Pack] = {}
@@ -51,7 +55,8 @@ def estimate(packs: Sequence[Pack], shape: tuple[int, ...], slots: int, gpus: fl
         for pack in packs
     ]
     runs = sum(len(pack.runs) for pack in packs)
-    after = AFTERWARDS + runs * (PER_RUN + PER_IMAGE * shape[0])
+    draws = len({run.image_digest for pack in packs for run in pack.runs})
+    after = AFTERWARDS + runs * (PER_RUN + PER_IMAGE * shape[0]) + PER_DRAW * (draws - 1)
     return Estimate(START_UP + _span(busy, slots) + after, sum(busy) * gpus / 3600)
 
 

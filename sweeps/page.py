@@ -12,6 +12,7 @@ from sweeps.diagnoses import diagnoses
 from sweeps.results import SCORED, Results
 from sweeps.sheet import Sheet
 from sweeps.stability import t_interval
+from sweeps.vary import words
 from sweeps.wording import (
     DASH,
     LOSSES,
@@ -30,10 +31,13 @@ from sweeps.wording import (
     ranked_baselines,
     shown_metrics,
     signed,
+    spread_of,
     variances,
 )
 
 MOST_TROUBLES = 200
+MOST_DIGESTS = 2  # that the page lists, where every seed has its own
+OF_DATA = ("dataset_digest", "label_digest", "score_id")
 COUNTS = ("planned", "scored", "collapsed", "diverged", "failed")
 TROUBLES = COUNTS[2:]
 COMPARISON = (
@@ -157,8 +161,16 @@ def metric_table(
         rising=loss,
         columns=columns,
         rows=body,
-        foot=[(name, fixed(value, 4)) for name, value in known if value is not None],
+        foot=[
+            (name, fixed(value, 4) + _over_draws(spread_of(baselines, name, metric)))
+            for name, value in known
+            if value is not None
+        ],
     )
+
+
+def _over_draws(sd: float | None) -> str:
+    return "" if sd is None else f" (sd {fixed(sd, 4)})"
 
 
 def _entries(own: Row, variance: str, values: Sequence[float]) -> list[Entry]:
@@ -257,7 +269,10 @@ def _provenance(study: Subject, results: Results) -> list[tuple[str, str]]:
     runs = results.runs.to_pylist()
 
     def all_of(name: str) -> str:
-        return ", ".join(sorted({str(run[name]) for run in runs if run[name] is not None})) or DASH
+        found = sorted({str(run[name]) for run in runs if run[name] is not None})
+        if name in OF_DATA and len(found) > MOST_DIGESTS:
+            return f"{len(found)} different ones, a seed each: {name} in results.parquet"
+        return ", ".join(found) or DASH
 
     dataset = study.dataset.model_dump(mode="json")
     finished = sorted(run["finished_at"] for run in runs if run["finished_at"] is not None)
@@ -266,6 +281,7 @@ def _provenance(study: Subject, results: Results) -> list[tuple[str, str]]:
         ("Dataset", ", ".join(f"{key}: {_short(value)}" for key, value in dataset.items())),
         ("Images, SHA-256", all_of("dataset_digest")),
         ("Labels, SHA-256", all_of("label_digest")),
+        ("A seed redraws", words(study.vary)),
         ("Seeds", f"{_ranges(study.seeds)} ({len(study.seeds)})"),
         ("Device", all_of("device")),
         ("CPU capability", all_of("cpu_capability")),

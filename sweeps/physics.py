@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,6 +21,7 @@ from sweeps import results
 from sweeps.folder import storage
 from sweeps.folder.storage import write_whole
 from sweeps.mistakes import Refused
+from sweeps.plan import Run
 from sweeps.results import SPEARMAN, Record, read_codes
 from sweeps.sweep import Sweep
 
@@ -83,8 +84,12 @@ def columns(covariates: Iterable[str]) -> dict[str, str]:
 
 
 def _key(sweep: Sweep) -> bytes:
-    """Return the digest of what the rows depend on but the codes."""
-    rows = sweep.scorer.rows
+    """Return the digest of what the rows depend on but the codes.
+
+    Where seeds draw their own data, that of the study's own: the others follow from its settings,
+    and a run_id from its images.
+    """
+    rows = sweep.draws.own.scorer.rows
     content = hashlib.sha256(json.dumps([VERSION, *sweep.dataset.class_names]).encode())
     content.update((sweep.dataset.label_digest or "").encode())
     content.update(b"" if rows is None else rows.tobytes())
@@ -107,9 +112,25 @@ def _known(sweep: Sweep, key: bytes) -> dict[str, list[Row]]:
 def _made(
     sweep: Sweep, records: Mapping[str, Record], run_ids: Iterable[str]
 ) -> dict[str, list[Row]]:
-    """Return the rows of runs whose codes can be read."""
+    """Return the rows of runs whose codes can be read, those of a seed's data after each other."""
     wanted = set(run_ids)
-    dataset, places = sweep.dataset, sweep.scorer.rows
+    by_data: dict[int | None, list[Run]] = {}
+    for run in sweep.runs:
+        if run.run_id in wanted:
+            by_data.setdefault(sweep.draws.key(run.seed), []).append(run)
+    found: dict[str, list[Row]] = {}
+    for runs in by_data.values():
+        found |= _rows_of(sweep, records, runs)
+    return found
+
+
+def _rows_of(
+    sweep: Sweep, records: Mapping[str, Record], runs: Sequence[Run]
+) -> dict[str, list[Row]]:
+    """Return the rows of runs that have the same data."""
+    wanted = {run.run_id for run in runs}
+    draw = sweep.draws.of(runs[0].seed)
+    dataset, places = draw.dataset, draw.scorer.rows
     every = slice(None) if places is None else places
     labels = None if dataset.labels is None else dataset.labels[every]
     physics = Physics({name: v[every] for name, v in dataset.covariates.items()}, labels)

@@ -11,17 +11,19 @@ from typing import Any
 
 from models.datasets import Dataset
 from sweeps.cells import Cell, identity
+from sweeps.draws import Draws
 from sweeps.study import Study
 
 
 @dataclass(frozen=True)
 class Run:
-    """One cell trained with one seed."""
+    """One cell trained with one seed, on the images of a digest."""
 
     cell: Cell
     cell_id: str
     seed: int
     run_id: str
+    image_digest: str
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,17 @@ class Pack:
 
 
 def all_runs(study: Study, dataset: Dataset) -> list[Run]:
-    """Return every run of the study: cells in the file's order, seeds ascending."""
-    digest, split = dataset.image_digest, study.split
+    """Return every run of the study: cells in the file's order, seeds ascending.
+
+    A cell has the identity that its runs on the study's own dataset give it, whether or not other
+    seeds redraw the data. Raises BadData where a seed's data cannot be drawn.
+    """
+    own, split, draws = dataset.image_digest, study.split, Draws(study, dataset)
+    digests = {seed: draws.digest(seed) for seed in study.seeds}
     return [
-        Run(cell, cell_id, seed, identity(cell.spec, digest, seed, split))
-        for cell, cell_id in ((cell, cell.cell_id(digest, split)) for cell in study.cells)
-        for seed in study.seeds
+        Run(cell, cell_id, seed, identity(cell.spec, digest, seed, split), digest)
+        for cell, cell_id in ((cell, cell.cell_id(own, split)) for cell in study.cells)
+        for seed, digest in digests.items()
     ]
 
 
@@ -61,11 +68,14 @@ def packs_of(runs: Sequence[Run], slots: int, width: int | None = None) -> list[
 
     Interleaved, so that a sweep that is stopped has about as many seeds of every cell. Without a
     width, packs are as wide as pays for their network, and narrow enough that every slot gets one.
+    Members share their images: where seeds have their own, a pack has one member.
     """
     share = max(1, len(runs) // max(1, slots))
     by_cell: dict[str, list[Run]] = {}
     for run in runs:
         by_cell.setdefault(run.cell_id, []).append(run)
+    if len({run.image_digest for run in runs}) > 1:
+        width = 1
     columns = [
         _evenly(members, width or min(share, members[0].cell.spec.network.widest))
         for members in by_cell.values()
@@ -97,6 +107,7 @@ def as_json(study: Study, dataset: Dataset, runs: Iterable[Run], packs: Sequence
         "low": study.low,
         "seeds": list(study.seeds),
         "split": study.split,
+        "vary": list(study.vary),
         "dataset_digest": dataset.image_digest,
         "cells": list(cells.values()),
         "packs": [

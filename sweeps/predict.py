@@ -98,12 +98,14 @@ def predict(
     runs = _cell(sweep, cell)
     records = read_records(sweep.folder)
     chosen, left_out = _members(sweep, runs, records, seed)
-    new = _images(sweep, images)
+    _check_join(sweep, runs, seed)
+    draw = sweep.draws.of(chosen[0].seed)
+    new = _images(sweep, images, chosen[0].seed)
     codes_of = lru_cache(maxsize=1)(partial(read_codes, sweep.folder))
     found = said(
         [_coded(sweep, run, records[run.run_id], new.images, codes_of) for run in chosen],
         runs[0].cell.spec,
-        Known.of_study(sweep.dataset, sweep.rows, sweep.study.orient_by),
+        Known.of_study(draw.dataset, draw.rows, sweep.study.orient_by),
         joined=seed is None,
     )
     table = {"image": new.names or np.arange(len(new.images)), **found.columns}
@@ -175,15 +177,23 @@ def _members(
     return [run], {}
 
 
+def _check_join(sweep: Sweep, runs: Sequence[Run], seed: int | None) -> None:
+    """Raise Refused where members have no images in common that could align their codes."""
+    if seed is None and sweep.study.redraws_data and len(runs) > 1:
+        text = f"the seeds of '{runs[0].cell.label}' cannot be joined: each was trained on a draw"
+        fix = "of the data of its own, so no codes of the same images align them; choose one with"
+        raise Refused([f"{text} {fix} --seed"])
+
+
 class _Asked(Settings):
     """A dataset's settings alone."""
 
     dataset: DatasetSettings
 
 
-def _images(sweep: Sweep, images: str | Path | NDArray[Any]) -> Unseen:
-    """Return new images; Refused where they are not of the study's kind."""
-    settings, shape = sweep.study.dataset, sweep.dataset.images.shape[1:]
+def _images(sweep: Sweep, images: str | Path | NDArray[Any], seed: int) -> Unseen:
+    """Return new images after a seed's preprocessing; Refused where they are not of its kind."""
+    settings, shape = sweep.draws.settings(seed), sweep.dataset.images.shape[1:]
     what = "images" if isinstance(images, np.ndarray) else str(images)
     try:
         return unseen(settings, images, shape)
@@ -205,7 +215,8 @@ def _coded(
     """Return one member's class units of its training images, and of new ones."""
     units = run.cell.spec.code.class_units
     kept = _kept(run, record, codes_of)
-    training = (kept if sweep.rows is None else kept[sweep.rows])[:, :units]
+    rows = sweep.draws.of(run.seed).rows
+    training = (kept if rows is None else kept[rows])[:, :units]
     new = restore(sweep, run, record).encode(images.reshape(len(images), -1))[:, :units]
     prior = run.cell.spec.prior_of(record["learned_prior"])
     return Member(training.astype(np.float64), new.astype(np.float64), prior)
@@ -220,7 +231,7 @@ def _kept(run: Run, record: Record, codes_of: CodesOf) -> NDArray[np.float32]:
 
 
 def kept_code(sweep: Sweep, cell: str | None, seed: int) -> NDArray[np.float32]:
-    """Return the code (N, units) that a seed of a cell gave the study's images, class units first.
+    """Return the code (N, units) that a seed of a cell gave its images, class units first.
 
     `cell` is a label or cell_id, None where the study has one cell. Raises Refused.
     """

@@ -150,11 +150,13 @@ def gather(
     baselines: Mapping[str, Mapping[str, float | None]],
     agreement: Mapping[str, float | None],
     physics: Mapping[str, Mapping[str, float | None]] | None = None,
+    own_baselines: Mapping[int, Mapping[str, Mapping[str, float | None]]] | None = None,
 ) -> Results:
     """Join the planned runs with their records and summarise each cell over its seeds.
 
     `agreement` is each scored run's with the other seeds of its cell, by run_id; `physics` gives
-    further columns by their names, each by run_id.
+    further columns by their names, each by run_id. `own_baselines` are those of each seed's own
+    data, by which it is then judged.
     """
     physics = physics or {}
     axes = list(study.cells[0].axes)
@@ -172,7 +174,7 @@ def gather(
     schema = pa.schema([*leading, *others, *further, *_axis_fields(study, axes)])
     table = pa.Table.from_pylist(rows, schema=schema)
     names = (*summarised(study), *physics)
-    return Results(table, _summary(study, runs, rows, baselines, names))
+    return Results(table, _summary(study, runs, rows, baselines, names, own_baselines))
 
 
 def summarised(study: Study) -> tuple[str, ...]:
@@ -201,6 +203,7 @@ def _summary(
     rows: Sequence[Record],
     baselines: Mapping[str, Mapping[str, float | None]],
     names: Sequence[str],
+    own_baselines: Mapping[int, Mapping[str, Mapping[str, float | None]]] | None,
 ) -> pa.Table:
     by_cell: dict[str, list[Record]] = {run.cell_id: [] for run in runs}
     for row in rows:
@@ -212,6 +215,7 @@ def _summary(
         | cells[cell_id].axes
         | _counts(members, planned)
         | _statistics(members, study, baselines, names)
+        | _beaten(members, names, own_baselines)
         for cell_id, members in by_cell.items()
     ]
     # Every column has values in some cell or is a number that no cell defines.
@@ -240,15 +244,39 @@ def _statistics(
     found: dict[str, float | None] = {}
     for metric in names:
         scored = [m[metric] for m in members if m["status"] in SCORED and m[metric] is not None]
-        known = [row[metric] for row in baselines.values() if row.get(metric) is not None]
-        best = max((value for value in known if value is not None), default=None)
-        best = None if metric in LOWER_IS_BETTER else best
+        best = _best(baselines, metric)
         low = study.low if metric in IN_UNIT_RANGE else None
         # Dozens of numbers in each of dozens of cells: a bootstrap each would take half a minute.
         main = metric in OUTCOMES
         statistics = asdict(stability(scored, low=low, baseline=best, bootstrap=main))
         statistics.pop("n")
         found |= {f"{metric}_{name}": value for name, value in statistics.items()}
+    return found
+
+
+def _best(baselines: Mapping[str, Mapping[str, float | None]], metric: str) -> float | None:
+    known = [value for row in baselines.values() if (value := row.get(metric)) is not None]
+    return None if metric in LOWER_IS_BETTER else max(known, default=None)
+
+
+def _beaten(
+    members: Sequence[Record],
+    names: Sequence[str],
+    own_baselines: Mapping[int, Mapping[str, Mapping[str, float | None]]] | None,
+) -> dict[str, float | None]:
+    """Return the shares of scored runs above the best baseline of their own data.
+
+    None where a run's data has no baseline: its seed could be on neither side.
+    """
+    if own_baselines is None:
+        return {}
+    found: dict[str, float | None] = {}
+    for metric in names:
+        scored = [m for m in members if m["status"] in SCORED and m[metric] is not None]
+        best = [_best(own_baselines[member["seed"]], metric) for member in scored]
+        above = [b is not None and m[metric] > b for m, b in zip(scored, best, strict=True)]
+        whole = above and None not in best
+        found[f"{metric}_beats_baseline_share"] = sum(above) / len(above) if whole else None
     return found
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from models.agreement import agreements
-from models.baselines import fit_all, names
-from models.diagnostics.table import MEDIAN_FILTER
+from models.diagnostics.table import Examination
 from sweeps import results
 from sweeps.answer import Answer, answer
+from sweeps.baselines import Baselines, baselines_by_seed, over_draws
 from sweeps.evidence import UNREADABLE
-from sweeps.folder.storage import write_whole
 from sweeps.measures import Weights, as_identities, examination, measured, missing, one_thread
 from sweeps.mistakes import Refused
 from sweeps.physics import correspond
@@ -28,41 +25,46 @@ from sweeps.results import Record, Results, read_records, write_part
 from sweeps.sweep import Sweep
 from sweeps.trial import score_code
 
-Baselines = Mapping[str, Mapping[str, float | None]]
-
 
 def rescore(sweep: Sweep) -> int:
     """Score again, from the kept codes, every record whose labels or scoring rules have changed.
 
     Nothing is trained. Returns how many records changed.
     """
-    scorer, changed = sweep.scorer, 0
+    changed = 0
     specs = {run.cell_id: run.cell.spec for run in sweep.runs}
-    for path in results.parts(sweep.folder):
-        try:
-            records = results.read_part(path)
-        except Refused:  # damaged since the start: the next `run` sets it aside
-            continue
+    for path, records in _parts(sweep):
         stale = [
-            record
+            (record, draw)
             for record in records
-            if record["status"] in results.SCORED
-            and record["score_id"] != scorer.identity()
-            and record["cell_id"] in specs
+            if record["status"] in results.SCORED and record["cell_id"] in specs
+            if (draw := sweep.draws.of_record(record["seed"], record["dataset_digest"]))
+            if record["score_id"] != draw.scorer.identity()
         ]
         if not stale:
             continue
         codes = results.read_codes(sweep.folder, path.stem)
-        for record in stale:
-            code = codes[record["run_id"]]
+        for record, draw in stale:
+            code, spec = codes[record["run_id"]], specs[record["cell_id"]]
             record.update(
-                score_code(specs[record["cell_id"]], code, scorer, record["learned_prior"]),
-                label_digest=sweep.dataset.label_digest,
-                score_id=scorer.identity(),
+                score_code(spec, code, draw.scorer, record["learned_prior"]),
+                label_digest=draw.dataset.label_digest,
+                score_id=draw.scorer.identity(),
             )
         write_part(sweep.folder, path.stem, records)
         changed += len(stale)
     return changed
+
+
+def _parts(sweep: Sweep) -> list[tuple[Path, list[Record]]]:
+    """Return the parts of records that can be read; those of a seed's data one after the other."""
+    found = []
+    for path in results.parts(sweep.folder):
+        with contextlib.suppress(Refused):  # damaged since the start: the next `run` sets it aside
+            found.append((path, results.read_part(path)))
+    if sweep.study.redraws_data:
+        found.sort(key=lambda part: min((record["seed"] for record in part[1]), default=-1))
+    return found
 
 
 def remeasure(sweep: Sweep) -> int:
@@ -71,32 +73,46 @@ def remeasure(sweep: Sweep) -> int:
     From the kept weights and codes; what cannot be read stays as it is. Returns how many records
     changed.
     """
-    exam, changed = examination(sweep.dataset.images, sweep.scorer, sweep.study.diagnostics), 0
-    wanted = exam.identities()
+    changed = 0
     specs = {run.cell_id: run.cell.spec for run in sweep.runs}
-    for path in results.parts(sweep.folder):
+
+    @functools.lru_cache(maxsize=1)
+    def examined(digest: str, key: int | None) -> tuple[Examination, dict[str, str]] | None:
+        draw = sweep.draws.of_record(key or 0, digest)
+        if draw is None:
+            return None
+        exam = examination(draw.dataset.images, draw.scorer, sweep.study.diagnostics)
+        return exam, exam.identities()
+
+    for path, records in _parts(sweep):
+        stale = [
+            (record, *found)
+            for record in records
+            if record["status"] in results.SCORED and record["cell_id"] in specs
+            if (found := examined(record["dataset_digest"], sweep.draws.key(record["seed"])))
+            if missing(record, found[1])
+        ]
+        if not stale:
+            continue
         try:
-            records = results.read_part(path)
-            stale = [r for r in records if r["cell_id"] in specs and missing(r, wanted)]
-            codes = results.read_codes(sweep.folder, path.stem) if stale else {}
+            codes = results.read_codes(sweep.folder, path.stem)
         except Refused:
             continue
         weights, done = Weights(sweep.folder, path.stem), 0
-        for record in stale:
-            run_id, spec = record["run_id"], specs[record["cell_id"]]
+        for record, exam, wanted in stale:
+            run_id = record["run_id"]
             groups = missing(record, wanted)
             with contextlib.suppress(*UNREADABLE), one_thread():
-                tensors = functools.partial(weights.of, run_id)
-                found = measured(
-                    spec,
+                numbers = measured(
+                    specs[record["cell_id"]],
                     record["seed"],
                     codes[run_id],
-                    tensors,
+                    functools.partial(weights.of, run_id),
                     groups,
                     exam,
                     record["learned_prior"],
                 )
-                record.update(found, diagnostics_id=as_identities(record, groups, wanted))
+                record.update(numbers, diagnostics_id=as_identities(record, groups, wanted))
                 done += 1
         if done:
             write_part(sweep.folder, path.stem, records)
@@ -105,8 +121,13 @@ def remeasure(sweep: Sweep) -> int:
 
 
 def agreement(sweep: Sweep, records: Mapping[str, Record]) -> dict[str, float | None]:
-    """Return each scored run's agreement with the other seeds of its cell, from the kept codes."""
+    """Return each scored run's agreement with the other seeds of its cell, from the kept codes.
+
+    None of any where seeds have images of their own: no two codes are of the same ones.
+    """
     found: dict[str, float | None] = {}
+    if sweep.study.redraws_data:
+        return found
     by_cell: dict[str, list[Run]] = {}
     for run in sweep.runs:
         if records.get(run.run_id, {}).get("status") in results.SCORED:
@@ -122,34 +143,6 @@ def agreement(sweep: Sweep, records: Mapping[str, Record]) -> dict[str, float | 
         own = agreements([codes[run_id][:, :units] for run_id in kept])
         found |= dict(zip(kept, own, strict=True))
     return found
-
-
-def score_baselines(sweep: Sweep) -> Baselines:
-    """Fit the baselines without labels, score them as the codes are, keep that in the folder."""
-    scorer, kept = sweep.scorer, sweep.folder / "baselines.json"
-    scalar = sweep.dataset.own_scalar
-    what = f"{sweep.dataset.image_digest} {sweep.study.split} {scorer.identity()}"
-    key = f"{what} {','.join(names(sweep.dataset.scalar))}"
-    if scalar is not None:  # of all that the baselines look at, it alone is no function of pixels
-        key = f"{key} {hashlib.sha256(scalar[1].tobytes()).hexdigest()[:16]}"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # derived: made anew
-        content = json.loads(kept.read_text())
-        if content["key"] == key:
-            known: dict[str, dict[str, float | None]] = content["scores"]
-            return known
-    found = fit_all(sweep.dataset.pixels, sweep.rows, scorer.classes, scalar)
-    scores = {name: scorer.scores(evidence) for name, evidence in found.items()}
-    text = json.dumps({"key": key, "scores": scores}, indent=1)
-    write_whole(kept, text.encode())
-    return scores
-
-
-def _median_filter(sweep: Sweep) -> Baselines:
-    """Return what a median filter makes of the hot pixels, where the study asks for denoising."""
-    if sweep.study.diagnostics.denoising is None:
-        return {}
-    exam = examination(sweep.dataset.images, sweep.scorer, sweep.study.diagnostics)
-    return {MEDIAN_FILTER: exam.median_filter()}
 
 
 @dataclass(frozen=True)
@@ -170,11 +163,13 @@ def review(sweep: Sweep, *, rescored: bool = True) -> Review:
     changed = rescore(sweep) if rescored else 0
     if rescored:
         remeasure(sweep)
-    baselines = {**score_baselines(sweep), **_median_filter(sweep)}
+    by_seed = baselines_by_seed(sweep)
+    baselines = over_draws(by_seed)
     records = read_records(sweep.folder)
     together = agreement(sweep, records)
     physics = correspond(sweep, records)
-    tables = results.gather(sweep.study, sweep.runs, records, baselines, together, physics)
+    own = by_seed if sweep.study.redraws_data else None
+    tables = results.gather(sweep.study, sweep.runs, records, baselines, together, physics, own)
     results.write_tables(sweep.folder, tables)
     found = answer(sweep.study, tables, baselines)
     return Review(tables, baselines, found, changed)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps import checkpoints
+from sweeps.draws import Recipe
 from sweeps.folder import kept
 from sweeps.folder.damage import settle
 from sweeps.journal import Journal, Shown
@@ -114,13 +115,16 @@ class _Rounds:
 def _rounds(call: _Rounds, packs: Sequence[Pack]) -> None:
     """Execute packs until nothing is left that may be tried again."""
     sweep, retries = call.sweep, Retries()
-    data = Data(sweep.dataset.images, sweep.dataset.image_digest, sweep.scorer, sweep.rows)
+    data = Data.of(sweep.draws.own)
     commit = _git_commit()
     while packs:
         start = time.monotonic()
         call.journal.begin(packs, call.shown)
         asked = sweep.study.diagnostics
-        jobs = [Job.of(pack, sweep.folder, commit, call.period, asked) for pack in packs]
+        jobs = [
+            Job.of(pack, sweep.folder, commit, call.period, asked, _recipe(sweep, pack))
+            for pack in packs
+        ]
         errors = call.place.execute(jobs, data, call.journal)
         records, taken = read_records(sweep.folder), time.monotonic() - start
         begun = {pack.pack_id for pack in packs if call.journal.where(pack.pack_id)}
@@ -136,6 +140,11 @@ def _rounds(call: _Rounds, packs: Sequence[Pack]) -> None:
         _settle(sweep.folder)
         steps = {run_id: one.step for run_id, one in kept.index(sweep.folder).items()}
         packs = [*retries.next_packs(failed, steps), *waiting]
+
+
+def _recipe(sweep: Sweep, pack: Pack) -> Recipe | None:
+    """Return what a pack's own data is drawn by: one member's, where seeds differ in it."""
+    return sweep.draws.recipe(pack.runs[0].seed)
 
 
 def _settle(folder: Path) -> None:
@@ -189,7 +198,7 @@ def _write_failed(
             "host": where.get("host"),
             "pack": pack.pack_id,
             "seconds": seconds / len(pack.runs),
-            "dataset_digest": sweep.dataset.image_digest,
+            "dataset_digest": run.image_digest,
             "finished_at": now,
         }
         for run in lost

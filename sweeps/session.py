@@ -47,7 +47,11 @@ def open_study(name: str, seeds: int | None = None, out: Path | None = None) -> 
     study, dataset = load_study(path)
     inside = Path(name).is_dir() or path.name == "study.yaml"
     folder = out or (path.parent if inside else Path("runs") / study.name)
-    return open_sweep(study.with_seeds(seeds), dataset, folder)
+    return open_sweep(study.with_seeds(seeds), dataset, folder, _to_stderr)
+
+
+def _to_stderr(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def open_recorded(name: str, out: Path | None = None) -> Sweep:
@@ -73,6 +77,7 @@ def planned(sweep: Sweep) -> dict[str, Any]:
         "seeds": len(study.seeds),
         "runs": len(sweep.runs),
         "packs": len(packs),
+        "vary": list(study.vary),
         "done": len(sweep.runs) - len(missing),
         "missing": len(missing),
         "slots": slots,
@@ -97,6 +102,9 @@ def run(sweep: Sweep, *, launcher: str, width: int | None, console: Console) -> 
     where that cannot be written any more.
     """
     start = time.monotonic()
+    if width not in (None, 1) and sweep.study.redraws_data:
+        what = f"{sweep.study.name} draws the data of every seed anew, so a pack has one member"
+        raise Refused([f"--pack-width: {what}; expected 1, got {width}"])
 
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -23,6 +23,7 @@ from models.streams import LARGEST_SEED
 from sweeps import grid
 from sweeps.cells import Cell, name_cells
 from sweeps.mistakes import Mistake, Refused, did_you_mean, sentences, shown
+from sweeps.vary import USUAL, Part, Vary, asks_for_data, data_mistakes
 
 MOST_SEEDS = 100_000
 MOST_NODES = 200_000
@@ -78,6 +79,7 @@ class StudyFile(Settings):
     cells: Any = None
     metric: ChosenMetric | None = None
     split: float | None = Field(default=None, gt=0, lt=1)
+    vary: Vary = USUAL
     low: float = Field(default=0.8, ge=0, le=1)
     orient_by: str | None = None
     diagnostics: Requested = Requested()
@@ -99,6 +101,12 @@ class Study:
     orient_by: str | None
     resources: Resources
     diagnostics: Requested = field(default_factory=Requested)
+    vary: tuple[Part, ...] = USUAL
+
+    @property
+    def redraws_data(self) -> bool:
+        """Return whether each seed has a draw of the data of its own."""
+        return asks_for_data(self.vary)
 
     def resolved(self) -> dict[str, Any]:
         """Return the study with every default written out, itself a valid study file."""
@@ -110,6 +118,7 @@ class Study:
             "cells": [cell.spec.model_dump(mode="json") for cell in self.cells],
             "metric": self.metric,
             "split": self.split,
+            "vary": list(self.vary),
             "low": self.low,
             "orient_by": self.orient_by,
             "diagnostics": self.diagnostics.model_dump(mode="json"),
@@ -279,7 +288,10 @@ def _block_cells(
 def _dataset(raw: dict[str, Any], note: Note) -> Dataset | None:
     """Load the dataset; note what the study asks of it that it has not."""
     try:
-        dataset = TypeAdapter(DatasetSettings).validate_python(raw.get("dataset")).load()
+        settings = TypeAdapter(DatasetSettings).validate_python(raw.get("dataset"))
+        for where, sentence in data_mistakes(raw, settings):
+            note(where, sentence)
+        dataset: Dataset = settings.load()
     except ValidationError:
         return None  # noted already, with the file's other keys
     except BadData as bad:
@@ -332,7 +344,17 @@ def _check_classes(dataset: Dataset, raw: dict[str, Any], note: Note) -> None:
         text = f"{metric} compares two classes, and the dataset has {classes}"
         note("metric", f"{text}; choose one of: {others}")
     if isinstance(split, float) and 0 < split < 1:
-        held_out = np.delete(dataset.labels, training_rows(dataset, split))
-        if len(np.unique(held_out)) < classes:
-            text = "the part that is scored lacks a class"
-            note("split", f"{text}: {len(held_out)} of {len(dataset.labels)} images; lower it")
+        lacking = lacks_class(dataset, split)
+        if lacking:
+            note("split", f"{lacking}; lower it")
+
+
+def lacks_class(dataset: Dataset, split: float) -> str | None:
+    """Return a sentence where the images that a split leaves to be scored lack a class."""
+    if dataset.labels is None:
+        return None
+    held_out = np.delete(dataset.labels, training_rows(dataset, split))
+    if len(np.unique(held_out)) == len(dataset.class_names):
+        return None
+    count = f"{len(held_out)} of {len(dataset.labels)} images"
+    return f"the part that is scored lacks a class: {count}"

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from ruamel.yaml import YAML
 
-from models.datasets import Dataset
-from models.datasets.split import training_rows
-from models.scores import Scorer
+from models.datasets import BadData, Dataset
+from sweeps.draws import Draws
 from sweeps.folder.storage import write_whole
+from sweeps.look import many
 from sweeps.mistakes import Refused
 from sweeps.plan import Pack, Run, all_runs, as_json
 from sweeps.results import DONE, Record
@@ -24,7 +22,10 @@ from sweeps.study import Study, read_yaml
 
 @dataclass(frozen=True)
 class Sweep:
-    """A study with its data, runs and folder: what every command works on."""
+    """A study with its data, runs and folder: what every command works on.
+
+    `dataset` is the one that the study names; which data a seed has is for `draws` to say.
+    """
 
     study: Study
     dataset: Dataset
@@ -32,19 +33,9 @@ class Sweep:
     folder: Path
 
     @cached_property
-    def scorer(self) -> Scorer:
-        """Return what scores codes: labels, and the covariate that orients, if any."""
-        name = self.study.orient_by
-        covariate = self.dataset.covariates[name] if name else None
-        held_out = None
-        if self.rows is not None:
-            held_out = np.setdiff1d(np.arange(len(self.dataset.images)), self.rows)
-        return Scorer(self.dataset.labels, self.dataset.label_digest or "", covariate, held_out)
-
-    @cached_property
-    def rows(self) -> NDArray[np.int64] | None:
-        """Return the places of the images to train on, None for all."""
-        return None if self.study.split is None else training_rows(self.dataset, self.study.split)
+    def draws(self) -> Draws:
+        """Return which data each seed has."""
+        return Draws(self.study, self.dataset)
 
     def missing(self, records: Mapping[str, Record]) -> list[Run]:
         """Return the planned runs without a finished record."""
@@ -55,15 +46,27 @@ class Sweep:
         ]
 
 
-def open_sweep(study: Study, dataset: Dataset, folder: Path) -> Sweep:
-    """Return the sweep; Refused where the folder holds another study."""
+def open_sweep(
+    study: Study, dataset: Dataset, folder: Path, say: Callable[[str], None] | None = None
+) -> Sweep:
+    """Return the sweep; Refused where the folder holds another study.
+
+    Also where the data of a seed cannot be drawn. `say` hears of what will take a while.
+    """
     kept = folder / "study.yaml"
     if kept.is_file():
         name = read_yaml(kept).get("name")
         if name != study.name:
             text = f"{folder}: holds the study '{name}', not '{study.name}'; choose another --out"
             raise Refused([text])
-    return Sweep(study, dataset, tuple(all_runs(study, dataset)), folder)
+    draws = Draws(study, dataset)
+    try:
+        new = draws.undrawn()
+        if new and say:
+            say(f"{study.name}: drawing the data of {many(new, 'seed')}, once")
+        return Sweep(study, dataset, tuple(all_runs(study, dataset)), folder)
+    except BadData as bad:
+        raise Refused([f"{study.name}: dataset.{bad.setting}: {bad.sentence}"]) from None
 
 
 def write_plan(sweep: Sweep, packs: Sequence[Pack]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -21,6 +21,7 @@ from sweeps.look import Look, many
 from sweeps.look import write as _print
 from sweeps.results import Results
 from sweeps.study import Study
+from sweeps.vary import words
 from sweeps.wording import (
     Baselines,
     Row,
@@ -33,6 +34,7 @@ from sweeps.wording import (
     percent,
     protocol,
     ranked,
+    spread_of,
     variances,
 )
 
@@ -62,6 +64,12 @@ def _columns(study: Subject, rows: Sequence[Row]) -> dict[str, list[str]]:
     return columns
 
 
+def _foot(heads: Iterable[str], mean: float, sd: float | None) -> dict[str, str]:
+    """Return a baseline's texts by column: its mean, and its sd where seeds redraw the data."""
+    known = {"mean": fixed(mean), "sd": "" if sd is None else fixed(sd)}
+    return {head: known.get(head, "") for head in heads}
+
+
 def markdown_table(study: Subject, results: Results, baselines: Baselines) -> str:
     """Return the table as GitHub's markdown; labels stay text whatever they contain."""
     rows = ranked(study, results)
@@ -70,7 +78,7 @@ def markdown_table(study: Subject, results: Results, baselines: Baselines) -> st
     numbers = zip(*columns.values(), strict=True)
     lines += [[_literal(row["cell"]), *n] for row, n in zip(rows, numbers, strict=True)]
     for name, value in defined_baselines(study, baselines):
-        cells = {head: fixed(value) if head == "mean" else "" for head in columns}
+        cells = _foot(columns, value, spread_of(baselines, name, study.metric))
         lines.append([f"*baseline: {_literal(name)}*", *cells.values()])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
@@ -82,7 +90,7 @@ def html_table(study: Study, results: Results, baselines: Baselines) -> str:
     numbers = zip(*columns.values(), strict=True)
     lines = [[row["cell"], *texts] for row, texts in zip(rows, numbers, strict=True)]
     for name, value in defined_baselines(study, baselines):
-        cells = {head: fixed(value) if head == "mean" else "" for head in columns}
+        cells = _foot(columns, value, spread_of(baselines, name, study.metric))
         lines.append([f"baseline: {name}", *cells.values()])
     heads = "".join(f"<th>{escape(head)}</th>" for head in ("cell", *columns))
     body = "".join(
@@ -138,7 +146,7 @@ def stability_table(
         table.add_section()
         table.add_row(look.text("baselines", "dim"))
     for name, value in defined_baselines(study, baselines):
-        cells = {head: fixed(value) if head == "mean" else "" for head in columns}
+        cells = _foot(columns, value, spread_of(baselines, name, study.metric))
         table.add_row(*(look.text(text, "dim") for text in (f"  {name}", *cells.values())))
     return table
 
@@ -209,8 +217,9 @@ def print_plan(study: Study, content: Mapping[str, Any], console: Console) -> No
         "cells": f"{content['cells']:,}",
         "seeds": f"{content['seeds']:,}",
         "runs": f"{content['runs']:,}, of which {content['done']:,} are done",
-        "to train": f"{content['missing']:,} in {many(content['packs'], 'pack')}, "
-        f"{content['slots']:,} at a time",
+        "a seed redraws": words(study.vary),
+        "to train": f"{content['missing']:,} in {many(content['packs'], 'pack')}"
+        f"{' of one member each' if study.redraws_data else ''}, {content['slots']:,} at a time",
         "estimate": f"{left}{f', {hours:.2f} GPU hours' if hours else ''}",
         "folder": content["out"],
     }

@@ -27,6 +27,7 @@ from models.spec import Spec
 from models.train import TRAINER_VERSION, Trained, train
 from sweeps import checkpoints
 from sweeps.checkpoints import Keeper
+from sweeps.draws import Draw, Recipe
 from sweeps.folder.storage import write_whole
 from sweeps.folder.timeline import FOLDER as TIMELINE
 from sweeps.folder.timeline import Timeline
@@ -62,6 +63,7 @@ class Job:
     git_commit: str | None
     checkpoint_seconds: float = 15.0  # the shortest time between two checkpoints
     diagnostics: Requested = field(default_factory=Requested)
+    recipe: Recipe | None = None  # of the data of this pack alone; None: what all packs read
 
     @staticmethod
     def of(
@@ -70,6 +72,7 @@ class Job:
         git_commit: str | None,
         checkpoint_seconds: float,
         diagnostics: Requested,
+        recipe: Recipe | None = None,
     ) -> Job:
         """Return a pack of the plan as what its worker needs."""
         return Job(
@@ -83,7 +86,12 @@ class Job:
             git_commit=git_commit,
             checkpoint_seconds=checkpoint_seconds,
             diagnostics=diagnostics,
+            recipe=recipe,
         )
+
+    def data(self, shared: Data) -> Data:
+        """Return what the pack trains on and is scored with; raises where that cannot be drawn."""
+        return shared if self.recipe is None else Data.of(self.recipe.made())
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,11 @@ class Data:
     image_digest: str
     scorer: Scorer
     rows: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, draw: Draw) -> Data:
+        """Return a dataset as packs read it."""
+        return cls(draw.dataset.images, draw.dataset.image_digest, draw.scorer, draw.rows)
 
     def __getstate__(self) -> dict[str, Any]:
         """Send images that are mapped from a file as its name: a worker maps the same file."""
@@ -118,7 +131,7 @@ class Data:
         self.__dict__.update(state)
 
 
-def run_pack(job: Job, data: Data, progress: Callable[[int], None] | None = None) -> list[Record]:
+def run_pack(job: Job, shared: Data, progress: Callable[[int], None] | None = None) -> list[Record]:
     """Train, score and write one pack; return its records, `failed` ones where training raised.
 
     It goes on from what checkpoints hold of its members. `progress` hears of the optimiser steps
@@ -126,8 +139,10 @@ def run_pack(job: Job, data: Data, progress: Callable[[int], None] | None = None
     """
     folder = Path(job.folder)
     timeline = Timeline({"pack": job.pack_id, **here()})
+    data: Data | None = None
     try:
         with timeline.span("load") as span:
+            data = job.data(shared)
             resume = _resumable(job, data)
             span["steps"] = {seed: saved.step for seed, saved in resume.items()}
         with timeline.span("train"):
@@ -266,7 +281,18 @@ def score_code(
     return scorer.scores(evidence(units, spec.prior_of(learned_prior), scorer.classes))
 
 
-def _circumstances(job: Job, data: Data, seconds: float) -> Record:
+def _sources(job: Job, data: Data | None) -> Record:
+    """Return what a pack was trained on and is scored with; None: that could not be drawn."""
+    if data is None:
+        return {"dataset_digest": None if job.recipe is None else job.recipe.image_digest}
+    return {
+        "dataset_digest": data.image_digest,
+        "label_digest": data.scorer.label_digest or None,
+        "score_id": data.scorer.identity(),
+    }
+
+
+def _circumstances(job: Job, data: Data | None, seconds: float) -> Record:
     """Return where, when and with what a pack was trained."""
     settings = {name: os.environ[name] for name in KERNEL_VARIABLES if name in os.environ}
     return {
@@ -281,9 +307,7 @@ def _circumstances(job: Job, data: Data, seconds: float) -> Record:
         "torch_version": str(torch.__version__),
         "trainer_version": TRAINER_VERSION,
         "git_commit": job.git_commit,
-        "dataset_digest": data.image_digest,
-        "label_digest": data.scorer.label_digest or None,
-        "score_id": data.scorer.identity(),
+        **_sources(job, data),
         "finished_at": datetime.now(UTC),
     }
 

@@ -11,10 +11,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sweeps.look import many
 from sweeps.results import OUTCOMES, SCORED, Results, correlations, summarised
 from sweeps.sheet import Sheet
 from sweeps.stability import LEAST_FOR_BOOTSTRAP
 from sweeps.study import Study
+from sweeps.vary import sentence as redraws
 
 Subject = Study | Sheet
 Baselines = Mapping[str, Mapping[str, float | None]]
@@ -102,6 +104,11 @@ def ranked_baselines(
     named = metric or study.metric
     values = [(name, scores.get(named)) for name, scores in baselines.items()]
     return sorted(values, key=lambda pair: _falling(pair[1], named))
+
+
+def spread_of(baselines: Baselines, name: str, metric: str) -> float | None:
+    """Return the sd of a baseline over the data that seeds redraw; None where all have the same."""
+    return baselines[name].get(f"{metric}_sd")
 
 
 def defined_baselines(study: Subject, baselines: Baselines) -> list[tuple[str, float]]:
@@ -210,7 +217,12 @@ def protocol(study: Subject, baselines: Baselines) -> list[str]:
     )
     if study.low is not None:
         words += f" Below {study.low:g}: share of seeds in the low basin."
-    if not isinstance(study, Sheet):
+    if isinstance(study, Study) and study.redraws_data:
+        words += (
+            " Beats baseline: share of seeds above the best baseline of their own data; the "
+            f"baselines shown are means over the data of {many(len(study.seeds), 'seed')}."
+        )
+    elif not isinstance(study, Sheet):
         words += f" Beats baseline: share of seeds above the best baseline{known}."
     return [*_origin(study), words, COMPARED]
 
@@ -229,20 +241,24 @@ def _origin(study: Subject) -> list[str]:
     meaning = METRICS.get(study.metric, "as recorded").format(covariate=study.orient_by)
     return [
         f"{study.metric}: {meaning}.",
-        (
-            f"Training reads no labels; {_parts(study)}. A seed redraws initialisation, batch "
-            "order and noise."
-        ),
+        f"Training reads no labels; {_parts(study)}. {redraws(study.vary)}",
+        *([ALONE] if study.redraws_data else []),
         "Collapsed runs count in every number; diverged and failed ones have none.",
     ]
 
 
+ALONE = (
+    "Each seed has a draw of the data of its own, the same in every cell; agreement is not "
+    "defined: no two seeds of a cell have codes of the same images."
+)
+
+
 def _parts(study: Study) -> str:
+    whose = " of its seed's draw" if study.redraws_data else ""
     if study.split is None:
-        return "every run is trained and scored on all images"
-    return (
-        f"every run is trained on the same {study.split:.4g} of the images and scored on the others"
-    )
+        return f"every run is trained and scored on all images{whose}"
+    part = f"{'' if study.redraws_data else 'the same '}{study.split:.4g} of the images{whose}"
+    return f"every run is trained on {part} and scored on the others"
 
 
 def minutes(seconds: float) -> str:

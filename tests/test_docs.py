@@ -23,8 +23,9 @@ import pytest
 from packaging.requirements import Requirement
 
 from models.baselines import BASELINES
+from sweeps.baselines import score_baselines
 from sweeps.cli import main
-from sweeps.review import review, score_baselines
+from sweeps.review import review
 from sweeps.study import find_study, load_study
 from sweeps.sweep import open_sweep
 

@@ -17,9 +17,9 @@ from studies import tiny, write
 from tracked import Finished, assert_equal_to_tables, content, dump
 
 from sweeps import plan, results
+from sweeps.baselines import score_baselines
 from sweeps.cli import main
 from sweeps.results import NUMBERS, OUTCOMES, SCORED
-from sweeps.review import score_baselines
 from sweeps.study import load_study
 from sweeps.sweep import open_sweep
 from sweeps.terminal import print_table

@@ -226,7 +226,7 @@ def test_a_split_is_diagnosed_on_the_part_that_is_scored(tmp_path: Path) -> None
     sweep = trained(opened(tmp_path, cells=[{"objective": "ae"}], seeds=1, split=0.8))
     (record,) = read_records(sweep.folder).values()
     code = read_codes(sweep.folder, record["pack"])[record["run_id"]]
-    rows = sweep.scorer.rows
+    rows = sweep.draws.own.scorer.rows
     assert record["code_spread"] == pytest.approx(code[rows].std(), rel=1e-5)
     correspond(sweep, read_records(sweep.folder))
     table = pq.read_table(sweep.folder / "physics.parquet").to_pylist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from studies import tiny, write
 
 from models.datasets import Digits
 from sweeps.estimate import estimate
-from sweeps.plan import Run, all_runs, packs_of
+from sweeps.plan import all_runs, packs_of
 from sweeps.study import load_study
 
 DATASET = Digits(classes=(1, 8)).load()
@@ -54,7 +55,7 @@ def test_a_stopped_sweep_is_balanced(width: int, stop: int) -> None:
 def test_a_pack_is_named_by_its_members_alone() -> None:
     runs = all_runs(STUDY, DATASET)
     (whole,) = packs_of(runs[:4], 1, 4)
-    (again,) = packs_of([Run(r.cell, r.cell_id, r.seed, r.run_id) for r in runs[:4]], 9, 4)
+    (again,) = packs_of([dataclasses.replace(r) for r in runs[:4]], 9, 4)
     (other,) = packs_of(runs[:3], 1, 4)
     assert whole.pack_id == again.pack_id != other.pack_id
 

@@ -255,9 +255,9 @@ def test_with_a_split_ranks_are_among_the_images_trained_on(tmp_path: Path) -> N
     raw = tiny(cells=[WAE], seeds=2, split=0.5)
     sweep = trained(tmp_path, raw)
     score = np.array(column(sweep, "score", sweep.dataset.images))
-    steps = score * 2 * 2 * len(sweep.rows)
+    steps = score * 2 * 2 * len(sweep.draws.own.rows)
     np.testing.assert_allclose(steps, steps.round(), atol=1e-6)
-    assert len(sweep.rows) < len(score)
+    assert len(sweep.draws.own.rows) < len(score)
 
 
 def changed(sweep: Sweep, seed: int, **fields: Any) -> None:

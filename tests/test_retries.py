@@ -13,7 +13,7 @@ from sweeps.retries import LOSSES, TRIES, Kind, Retries, kind_of
 
 @cache
 def pack(*seeds: int) -> Pack:
-    return Pack(tuple(Run(None, "c", seed, f"r{seed}") for seed in seeds))  # type: ignore[arg-type]
+    return Pack(tuple(Run(None, "c", seed, f"r{seed}", "d") for seed in seeds))  # type: ignore[arg-type]
 
 
 def seeds(packs: list[Pack]) -> list[list[int]]:

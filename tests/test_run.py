@@ -188,13 +188,14 @@ def test_labels_move_no_agreement_and_no_memberships_of_baselines(tmp_path: Path
     labels = sweep.dataset.labels
     assert labels is not None
     other = with_labels(sweep, np.random.default_rng(1).permutation(labels))
-    assert other.rows is not None
-    assert np.array_equal(other.rows, sweep.rows)
+    assert other.draws.own.rows is not None
+    assert np.array_equal(other.draws.own.rows, sweep.draws.own.rows)
     ours, theirs = (agreement(one, read_records(one.folder)) for one in (sweep, other))
     assert ours == theirs
     assert None not in ours.values()
     before, after = (
-        fit_all(one.dataset.pixels, one.rows, one.scorer.classes) for one in (sweep, other)
+        fit_all(one.dataset.pixels, one.draws.own.rows, one.draws.own.scorer.classes)
+        for one in (sweep, other)
     )
     for name, one in before.items():
         assert np.array_equal(one.memberships, after[name].memberships), name  # type: ignore[arg-type]

@@ -39,7 +39,7 @@ METRICS = (
 )
 TOP = (
     "cells, dataset, diagnostics, low, metric, name, orient_by, question, resources, seeds, spec, "
-    "split"
+    "split, vary"
 )
 CELL = "activation, code, divergence, network, objective, prior, training"
 
@@ -106,6 +106,15 @@ RULES: dict[str, tuple[Any, str]] = {
         tiny(dataset={"name": "digits", "classes": [1, 2, 3]}, metric="auc_split"),
         "x.yaml: metric: auc_split compares two classes, and the dataset has 3; "
         "choose one of: auc_matched, accuracy, ari, nmi",
+    ),
+    "vary leaves out": (
+        tiny(vary=["init"]),
+        "x.yaml: vary: order and noise are missing: a seed always redraws init, order and noise; "
+        "add them",
+    ),
+    "vary a word": (
+        tiny(vary=["init", "ordr", "noise"]),
+        "x.yaml: vary: unknown word 'ordr'; did you mean 'order'? known: data, init, noise, order",
     ),
     "split whole": (tiny(split=1.0), "x.yaml: split: expected less than 1, got 1.0"),
     "split nothing": (tiny(split=0), "x.yaml: split: expected more than 0, got 0"),

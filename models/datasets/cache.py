@@ -107,6 +107,15 @@ def _rename(temporary: Path, folder: Path) -> None:
             raise
 
 
+def _archive(key: str) -> Path:
+    return cache_folder() / f"{key}.npz"
+
+
+def remembers(key: str) -> bool:
+    """Return whether arrays were kept under this key; whether they are whole, reading them says."""
+    return _archive(key).is_file()
+
+
 def remembered(
     key: str, names: frozenset[str], make: Callable[[], Mapping[str, NDArray[Any]]]
 ) -> dict[str, NDArray[Any]]:
@@ -115,7 +124,7 @@ def remembered(
     What is damaged (an archive has a checksum of each array) or has other names is made anew. Where
     nothing can be written it is made every time.
     """
-    path = cache_folder() / f"{key}.npz"
+    path = _archive(key)
     # Opened here: of a damaged archive NumPy itself would leave the file open.
     with contextlib.suppress(*DAMAGE, *DAMAGE_OF_ZIP), path.open("rb") as source:
         file = np.lib.npyio.NpzFile(source, allow_pickle=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,13 @@ class Simulated(Settings):
         """Return all that is done with the images that `draw` returns, and with new ones."""
         return self.preprocess
 
+    def redrawn(self, seed: int) -> Self:
+        """Return the settings of another draw, `seed` further on; BadData beyond the last seed."""
+        if self.seed + seed > LARGEST_SEED:
+            text = f"expected at most {LARGEST_SEED} with the seed of a training added"
+            raise BadData("seed", f"{text}, got {self.seed} + {seed}")
+        return self.model_copy(update={"seed": self.seed + seed})
+
     def stream(self, purpose: str) -> np.random.Generator:
         """Return the random stream of (dataset, seed, purpose): its name is its key.
 
@@ -86,8 +93,7 @@ class Simulated(Settings):
             text = f"{self.objects:,} images of these settings need {need / 2**30:.1f} GiB"
             raise BadData("objects", f"{text} of memory; at most {most:,}, or smaller images")
         names = {"images", "labels", "mask", *(COVARIATE + name for name in self.covariates)}
-        parts = (self.form, str(self.version), str(SOURCE_VERSION), self.model_dump_json())
-        arrays = cache.remembered(cache.key_of(*parts), frozenset(names), self._arrays)
+        arrays = cache.remembered(self._key, frozenset(names), self._arrays)
         return Dataset(
             name=self.form,
             images=arrays["images"],
@@ -102,6 +108,17 @@ class Simulated(Settings):
             mask=arrays.get("mask"),
             scalar=self.scalar,
         )
+
+    @property
+    def _key(self) -> str:
+        """Return the name of what is kept."""
+        parts = (self.form, str(self.version), str(SOURCE_VERSION), self.model_dump_json())
+        return cache.key_of(*parts)
+
+    @property
+    def is_kept(self) -> bool:
+        """Return whether the dataset was drawn before, so that `load` takes no time."""
+        return cache.remembers(self._key)
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         """Return what is kept: images as preprocessed, with a mask that moved where they did."""

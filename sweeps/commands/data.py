@@ -26,6 +26,8 @@ def data(options: argparse.Namespace) -> int:
     else:
         dataset = datasets.open_data(options.what)
         content, show = datasets.describe(dataset), datasets.print_description
+        said = datasets.redrawn(options.what)
+        content |= {"redraws": said} if said else {}
         if options.action == "export":
             content["files"] = [str(path) for path in datasets.export(dataset, options.out)]
     if options.json:

@@ -6,15 +6,13 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from models.datasets import Dataset
-from models.datasets.split import training_rows
 from models.spec import Spec
+from sweeps.draws import Draws
 from sweeps.evidence import scored
 from sweeps.results import Results
 from sweeps.study import Study
@@ -53,13 +51,15 @@ class Trained(Material):
     study: Study
     dataset: Dataset
 
+    @cached_property
+    def draws(self) -> Draws:
+        """Return which images, labels and covariates each seed has."""
+        return Draws(self.study, self.dataset)
+
     @property
-    def scored_rows(self) -> NDArray[np.int64] | None:
-        """Return the places of the images that scores are of, None for all."""
-        if self.study.split is None:
-            return None
-        trained = training_rows(self.dataset, self.study.split)
-        return np.setdiff1d(np.arange(len(self.dataset.images)), trained)
+    def whose(self) -> str:
+        """Return what to say of images where each seed has its own; else nothing."""
+        return "Images are those of the seed that is shown." if self.study.redraws_data else ""
 
     def cells(self) -> list[tuple[Row, Spec, list[Row]]]:
         """Return (row of the summary, specification, scored runs) of each cell, best mean first."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,14 @@ def code_pictures(material: Trained) -> Iterator[Picture]:
     """Yield the ROC curves and the codes' densities, reading each cell's codes once."""
     cells = material.cells()
     rocs, panels, unscored = [], [], False
-    labels = material.dataset.labels
-    two = labels is not None and len(np.unique(labels)) == 2  # noqa: PLR2004 - a ROC curve's
+    every = material.dataset.labels
+    two = every is not None and len(np.unique(every)) == 2  # noqa: PLR2004 - a ROC curve's
+    labels_of = _labels(material)
     for row, spec, runs in cells[:MOST_PANELS]:
         codes = codes_of(material.folder, runs)
         kept = [run for run in runs if run["run_id"] in codes]
-        if two and labels is not None and kept:
-            rocs += [roc for roc in [_roc(row, spec, kept, codes, labels)] if roc is not None]
+        if two and kept:
+            rocs += [roc for roc in [_roc(row, spec, kept, codes, labels_of)] if roc is not None]
         run = median_run(kept, material.study.metric)
         if run is not None:
             unscored = unscored or run[material.study.metric] is None
@@ -47,7 +49,8 @@ def code_pictures(material: Trained) -> Iterator[Picture]:
     else:
         most = max(len(roc.seeds) for roc in rocs)
         thin = f"Thin lines: the first {MOST_CURVES} seeds." if most > MOST_CURVES else ""
-        yield Picture("roc", roc_curves(rocs), _roc_table(rocs), f"{first} {thin}".strip())
+        own = "Each seed by the labels of its own images." if material.whose else ""
+        yield Picture("roc", roc_curves(rocs), _roc_table(rocs), _joined(first, thin, own))
     if not panels:
         yield Picture("codes", None, note="No run kept its code, so there is nothing to draw.")
         return
@@ -55,7 +58,27 @@ def code_pictures(material: Trained) -> Iterator[Picture]:
     figure = code_densities([codes for codes, _ in panels], names)
     table = [line for codes, seed in panels for line in _codes_table(codes, seed, names)]
     how = "Where no seed has that value, the median reconstruction error chose." if unscored else ""
-    yield Picture("codes", figure, table, f"{first} {how}".strip())
+    yield Picture("codes", figure, table, _joined(first, how, material.whose))
+
+
+def _joined(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
+
+
+def _labels(material: Trained) -> Callable[[int], NDArray[np.integer[Any]]]:
+    """Return a function from a seed to the labels of its images, which are kept in short.
+
+    So that cells, each with all seeds, need not load every seed's images again.
+    """
+    draws = material.draws
+
+    @functools.cache
+    def short(key: int | None) -> NDArray[np.integer[Any]]:
+        labels = draws.of(key or 0).dataset.labels
+        assert labels is not None  # noqa: S101 - asked for where there are two classes
+        return labels if key is None else labels.astype(np.min_scalar_type(int(labels.max())))
+
+    return lambda seed: short(draws.key(seed))
 
 
 def _roc(
@@ -63,11 +86,13 @@ def _roc(
     spec: Spec,
     runs: Sequence[Row],
     codes: Mapping[str, NDArray[np.float32]],
-    labels: NDArray[np.int64],
+    labels_of: Callable[[int], NDArray[np.integer[Any]]],
 ) -> Roc | None:
-    values = [(run["seed"], class_value(codes[run["run_id"]], spec, run)) for run in runs]
-    positive = labels == labels.max()
-    found = [(seed, *roc_curve(positive, v)) for seed, v in values if v is not None]
+    found = []
+    for run in runs:
+        value, labels = class_value(codes[run["run_id"]], spec, run), labels_of(run["seed"])
+        if value is not None:
+            found.append((run["seed"], *roc_curve(labels == labels.max(), value)))
     if not found:
         return None
     seeds, curves, areas = zip(*found, strict=True)
@@ -108,7 +133,7 @@ def _panel(material: Trained, row: Row, spec: Spec, run: Row, code: NDArray[np.f
         label=row["cell"],
         note=f"seed {run['seed']}{score}",
         units=units,
-        classes=material.dataset.labels,
+        classes=material.draws.of(run["seed"]).dataset.labels,
         density=None if prior is None else prior.density,
         reach=reach,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from sweeps.evidence import codes_of, evenly, median_run, member_of
 from sweeps.figures.heat import MOST_ROWS, HeatRow, heat_map
 from sweeps.figures.images import Sheet, contact_sheet
 from sweeps.folder import storage
+from sweeps.measures import examination
 from sweeps.pictures.base import Picture, Trained
 from sweeps.wording import fixed
 
@@ -45,13 +47,15 @@ def diagnostic_pictures(material: Trained) -> Iterator[Picture]:
         yield found
 
 
-def _examination(material: Trained) -> Examination:
-    data, study = material.dataset, material.study
-    digest = data.label_digest or ""
-    return Examination(data.images, data.labels, digest, material.scored_rows, study.diagnostics)
+def _examination(material: Trained, seed: int) -> Examination:
+    draw = material.draws.of(seed)
+    return examination(draw.dataset.images, draw.scorer, material.study.diagnostics)
 
 
-def _members(material: Trained) -> Iterator[tuple[Row, Spec, Row, Restored]]:
+Shown = tuple[Row, Spec, Row, Restored]
+
+
+def _members(material: Trained) -> Iterator[Shown]:
     """Yield (row of the summary, specification, median run, member) of the first cells."""
     for row, spec, runs in material.cells()[:MOST_SHEETS]:
         run = median_run(runs, material.study.metric)
@@ -61,27 +65,37 @@ def _members(material: Trained) -> Iterator[tuple[Row, Spec, Row, Restored]]:
             yield row, spec, run, member
 
 
+def _by_data(material: Trained) -> Iterator[tuple[str, Examination, list[Shown]]]:
+    """Yield members that follow each other on the same images: whose, the images, the members."""
+    draws = material.draws
+    for key, members in itertools.groupby(_members(material), lambda m: draws.key(m[2]["seed"])):
+        whose = "" if key is None else f"of seed {key}"
+        yield whose, _examination(material, key or 0), list(members)
+
+
 def _denoising(material: Trained) -> Picture:
     """Return images as they are, with hot pixels, as members give them back, and filtered."""
-    defects = _examination(material).defects
     shape = material.dataset.images.shape[1:]
-    chosen = evenly(None, len(defects.clean), IMAGES)
-    noisy = defects.noisy[chosen]
-    sheets = [
-        _sheet("image", "", defects.clean[chosen], shape),
-        _sheet("with hot pixels", "", noisy, shape),
-    ]
-    for row, _, run, member in _members(material):
-        made = member.decode(member.encode(noisy.reshape(len(noisy), -1)))
-        told = f"seed {run['seed']}: {_figures(run)}"
-        sheets.append(_sheet(row["cell"], told, made, shape))
-    if len(sheets) == 2:  # noqa: PLR2004 - the images alone
+    sheets, columns = list[Sheet](), 0
+    for whose, exam, members in _by_data(material):
+        defects = exam.defects
+        chosen = evenly(None, len(defects.clean), IMAGES)
+        noisy, columns = defects.noisy[chosen], len(chosen)
+        sheets += [
+            _sheet("image", whose, defects.clean[chosen], shape),
+            _sheet("with hot pixels", whose, noisy, shape),
+        ]
+        for row, _, run, member in members:
+            made = member.decode(member.encode(noisy.reshape(len(noisy), -1)))
+            told = f"seed {run['seed']}: {_figures(run)}"
+            sheets.append(_sheet(row["cell"], told, made, shape))
+        usual = exam.median_filter() if whose else material.baselines.get(MEDIAN_FILTER, {})
+        sheets.append(_sheet(MEDIAN_FILTER, _figures(dict(usual)), filtered(noisy), shape))
+    if not sheets:
         return Picture("denoising", None, note=f"There is nothing to show: {NO_WEIGHTS}.")
-    usual = material.baselines.get(MEDIAN_FILTER, {})
-    sheets.append(_sheet(MEDIAN_FILTER, _figures(dict(usual)), filtered(noisy), shape))
     name = "images, the same with hot pixels, and what is made of these, a row a cell"
-    heads = [""] * len(chosen)
-    return Picture("denoising", contact_sheet(sheets, heads, name), _pixels(sheets))
+    figure = contact_sheet(sheets, [""] * columns, name)
+    return Picture("denoising", figure, _pixels(sheets), material.whose)
 
 
 def _figures(numbers: Row) -> str:
@@ -91,41 +105,51 @@ def _figures(numbers: Row) -> str:
 
 def _generated(material: Trained) -> Picture:
     """Return decoded samples of the prior and of the density fitted afterwards, beside images."""
-    exam = _examination(material)
-    shape = material.dataset.images.shape[1:]
-    images = exam.likeness.images[evenly(None, exam.likeness.count, DRAWN)]
-    sheets, shares = [_sheet("images", "", images, shape)], list[Row]()
-    reference, names = exam.likeness.reference, material.dataset.class_names
-    if reference is not None:
-        shares += _shares("images", None, None, reference.own, names)
-    for row, spec, run, member in _members(material):
-        code = codes_of(material.folder, [run]).get(run["run_id"])
-        if code is None:
-            continue
-        normal = spec.code.style == "normal"
-        prior = spec.prior_of(run["learned_prior"])
-        coded = Coded(code, spec.code.class_units, prior, normal_style=normal)
-        for source in SOURCES:
-            drawn = samples(coded, source, exam.likeness.count, run["seed"])
-            if drawn is None:
-                continue
-            made = member.decode(drawn)
-            sheets.append(
-                _sheet(row["cell"], f"seed {run['seed']}, {WORDS[source]}", made[:DRAWN], shape)
-            )
-            if reference is not None and np.isfinite(made).all():
-                found = reference.shares(made)
-                shares += _shares(row["cell"], run["seed"], source, found, names)
-    if len(sheets) == 1:
+    shape, names = material.dataset.images.shape[1:], material.dataset.class_names
+    sheets, shares, right, drawn = list[Sheet](), list[Row](), list[float](), False
+    for whose, exam, members in _by_data(material):
+        images = exam.likeness.images[evenly(None, exam.likeness.count, DRAWN)]
+        sheets.append(_sheet("images", whose, images, shape))
+        reference = exam.likeness.reference
+        if reference is not None:
+            right.append(reference.accuracy)
+            seed = members[0][2]["seed"] if whose else None
+            shares += _shares("images", seed, None, reference.own, names)
+        for row, spec, run, member in members:
+            for source, made in _samples(material, exam, (row, spec, run, member)):
+                drawn = True
+                told = f"seed {run['seed']}, {WORDS[source]}"
+                sheets.append(_sheet(row["cell"], told, made[:DRAWN], shape))
+                if reference is not None and np.isfinite(made).all():
+                    found = reference.shares(made)
+                    shares += _shares(row["cell"], run["seed"], source, found, names)
+    if not drawn:
         return Picture("generated", None, note=f"There are no samples: {NO_WEIGHTS}.")
-    note = ""
-    if reference is not None:
-        right = f"{100 * reference.accuracy:.0f} %"
-        note = f"Shares of classes are by a reference classifier that is right for {right}"
-        note += " of the images; the CSV has them."
+    note = material.whose
+    if right:
+        low, high = (f"{100 * share:.0f} %" for share in (min(right), max(right)))
+        least = f"{low} to " if low != high else ""
+        said = f"Shares of classes are by a reference classifier that is right for {least}{high}"
+        note = f"{said} of the images; the CSV has them. {note}".rstrip()
     name = "images, and decoded samples of the prior and of a density fitted to the codes"
     figure = contact_sheet(sheets, [""] * DRAWN, name)
     return Picture("generated", figure, [*shares, *_pixels(sheets)], note)
+
+
+def _samples(
+    material: Trained, exam: Examination, shown: Shown
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield each source that a member can be drawn from, with its decoded samples."""
+    _, spec, run, member = shown
+    code = codes_of(material.folder, [run]).get(run["run_id"])
+    if code is None:
+        return
+    normal, prior = spec.code.style == "normal", spec.prior_of(run["learned_prior"])
+    coded = Coded(code, spec.code.class_units, prior, normal_style=normal)
+    for source in SOURCES:
+        drawn = samples(coded, source, exam.likeness.count, run["seed"])
+        if drawn is not None:
+            yield source, member.decode(drawn)
 
 
 def _shares(

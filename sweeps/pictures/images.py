@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.datasets import Dataset
 from models.spec import Spec
 from sweeps.evidence import codes_of, evenly, median_run, member_of, prior_of
 from sweeps.figures.images import Sheet, contact_sheet
@@ -22,23 +23,28 @@ SHARES = np.linspace(0.02, 0.98, 9)  # of a prior on the line; as many samples o
 
 def image_pictures(material: Trained) -> Iterator[Picture]:
     """Yield reconstructions and decoded samples of the first cells, from their median seeds."""
-    dataset, pixels = material.dataset, material.dataset.pixels
-    shape, labels = dataset.images.shape[1:], dataset.labels
-    which = evenly(labels, len(pixels), IMAGES)
-    chosen = pixels[which]
-    kinds = [""] * len(which) if labels is None else [dataset.class_names[labels[n]] for n in which]
-    rows = [Sheet("original", "", chosen.reshape(-1, *shape).astype(np.float64))]
-    marks: list[list[Row]] = [_heads([f"image {n}" for n in which], kinds)]
+    shape, draws = material.dataset.images.shape[1:], material.draws
+    rows, marks, all_kinds = list[Sheet](), list[list[Row]](), set[tuple[str, ...]]()
+    chosen, originals, shown = np.empty((0, 0), np.float32), list[Row](), False
     made, made_marks, heads = list[Sheet](), list[list[Row]](), set[tuple[str, ...]]()
+    before: int | None = None
     for row, spec, runs in material.cells()[:MOST_SHEETS]:
         run = median_run(runs, material.study.metric)
-        member = run and member_of(material.folder, run, spec, dataset.images.shape[1:])
+        member = run and member_of(material.folder, run, spec, shape)
         if not run or not member:
             continue
+        key = draws.key(run["seed"])
+        if not shown or key != before:  # again wherever the images are those of another seed
+            chosen, originals = _originals(draws.of(run["seed"]).dataset, key)
+            all_kinds.add(tuple(mark["class"] for mark in originals))
+            whose = "" if key is None else f"of seed {key}"
+            rows.append(Sheet("original", whose, _images(chosen, shape)))
+            marks.append(originals)
+            shown, before = True, key
         back = member.decode(member.encode(chosen))
         rows.append(Sheet(row["cell"], f"seed {run['seed']}", _images(back, shape)))
         start = {"cell": row["cell"], "seed": run["seed"]}
-        marks.append([mark | start for mark in marks[0]])
+        marks.append([mark | start for mark in originals])
         known = codes_of(material.folder, [run]).get(run["run_id"])
         points, names, words = _points(spec, run, known)
         if points is not None:
@@ -46,17 +52,33 @@ def image_pictures(material: Trained) -> Iterator[Picture]:
             made.append(Sheet(row["cell"], f"seed {run['seed']}, {words}", images))
             made_marks.append([start | {"from": words, "at": name} for name in names])
             heads.add(names)
-    if len(rows) == 1:
+    if not rows:
         why = "the weights of no scored run can be read"
         yield Picture("reconstructions", None, note=f"There are no reconstructions: {why}.")
         yield Picture("samples", None, note=f"There are no decoded samples: {why}.")
         return
     name = "images and their reconstructions, a row a cell"
-    yield Picture("reconstructions", contact_sheet(rows, kinds, name), _pixels(rows, marks))
+    figure, table = contact_sheet(rows, _common(all_kinds), name), _pixels(rows, marks)
+    yield Picture("reconstructions", figure, table, material.whose)
     if made:
-        shown = next(iter(heads)) if len(heads) == 1 else ()
         name = "decoded points of the prior, a row a cell"
-        yield Picture("samples", contact_sheet(made, shown, name), _pixels(made, made_marks))
+        sheet = contact_sheet(made, _common(heads), name)
+        yield Picture("samples", sheet, _pixels(made, made_marks))
+
+
+def _originals(dataset: Dataset, seed: int | None) -> tuple[NDArray[np.float32], list[Row]]:
+    """Return images as rows, some of every class, and what the table says of each."""
+    which = evenly(dataset.labels, len(dataset.images), IMAGES)
+    kinds = [""] * len(which)
+    if dataset.labels is not None:
+        kinds = [dataset.class_names[dataset.labels[place]] for place in which]
+    marks = _heads([f"image {place}" for place in which], kinds)
+    return dataset.pixels[which], [mark | {"seed": seed} for mark in marks]
+
+
+def _common(heads: set[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the heads of the columns where all rows have the same."""
+    return next(iter(heads)) if len(heads) == 1 else ()
 
 
 def _points(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # seconds of imports
 
 @dataclass(frozen=True)
 class Input:
-    """The dataset of every run: its name, SHA-256, and as JSON where it is from and its size."""
+    """A run's dataset: its name, SHA-256, and as JSON where it is from and its size."""
 
     name: str
     digest: str
@@ -31,11 +31,12 @@ class Input:
 
 @dataclass(frozen=True)
 class Member:
-    """One planned run."""
+    """One planned run; `data` where its dataset is not that of the study."""
 
     run_id: str
     cell_id: str
     seed: int
+    data: Input | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Outline:
     views: dict[str, str]
     outcomes: tuple[str, ...]
     folder: str
+    redraws: str = ""  # what a seed redraws, in a sentence
 
     def as_json(self) -> str:
         """Return it on one line."""
@@ -75,7 +77,10 @@ class Outline:
         content = json.loads(text)
         content["data"] = Input(**content["data"])
         content["cells"] = tuple(Group(**one) for one in content["cells"])
-        content["runs"] = tuple(Member(**one) for one in content["runs"])
+        content["runs"] = tuple(
+            Member(**{**one, "data": one["data"] and Input(**one["data"])})
+            for one in content["runs"]
+        )
         return cls(**content)
 
 
@@ -84,12 +89,20 @@ def outline_of(study: Study, dataset: Dataset, runs: Sequence[Run], folder: Path
 
     Its own digest of the images would read the first 10,000 values only.
     """
-    from sweeps.physics import columns  # noqa: PLC0415 - seconds, which the driver has spent
+    from sweeps.draws import Draws  # noqa: PLC0415 - seconds, which the driver has spent
+    from sweeps.physics import columns  # noqa: PLC0415
     from sweeps.results import NUMBERS  # noqa: PLC0415
     from sweeps.tracking.saved import saved_views  # noqa: PLC0415
+    from sweeps.vary import sentence as redraws  # noqa: PLC0415
 
     size = {"num_rows": len(dataset.images), "num_elements": int(dataset.images.size)}
-    settings = study.dataset.model_dump(mode="json")
+    draws, known = Draws(study, dataset), json.dumps(size)
+
+    def data_of(seed: int, digest: str) -> Input:
+        settings = draws.settings(seed).model_dump(mode="json")
+        return Input(dataset.name, digest, json.dumps(settings), known)
+
+    own = data_of(0, dataset.image_digest)
     cells = {run.cell_id: run.cell for run in runs}
     planned = Counter(run.cell_id for run in runs)
     return Outline(
@@ -98,17 +111,26 @@ def outline_of(study: Study, dataset: Dataset, runs: Sequence[Run], folder: Path
         study.metric,
         study.low,
         tuple(study.seeds),
-        Input(dataset.name, dataset.image_digest, json.dumps(settings), json.dumps(size)),
+        own,
         tuple(
             Group(
                 key, cell.label, cell.axes, _flat(cell.spec.model_dump(mode="json")), planned[key]
             )
             for key, cell in cells.items()
         ),
-        tuple(Member(run.run_id, run.cell_id, run.seed) for run in runs),
+        tuple(
+            Member(
+                run.run_id,
+                run.cell_id,
+                run.seed,
+                data_of(run.seed, run.image_digest) if study.redraws_data and run.seed else None,
+            )
+            for run in runs
+        ),
         saved_views(study),
         (*NUMBERS, *columns(dataset.covariates).values()),
         str(folder),
+        redraws(study.vary),
     )
 
 

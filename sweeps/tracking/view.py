@@ -110,8 +110,9 @@ class View:
         `partly` where not all is known yet: then numbers that are not wanted stay.
         """
         run = self._known((wanted.level, wanted.own_id))
+        own = self.data if wanted.data is None else _input(wanted.data)
         metrics = {name: float(value) for name, value in wanted.metrics.items() if finite(value)}
-        if run is not None and not partly and self._must_go(run, metrics):
+        if run is not None and not partly and self._must_go(run, metrics, own.dataset.digest):
             self.client.delete_run(run.info.run_id)
             run = None
         tags = self._tags(wanted)
@@ -136,7 +137,7 @@ class View:
         changed = [entities.RunTag(*item) for item in tags.items() - run.data.tags.items()]
         self._log(run.info.run_id, points, params, changed)
         if not _data(run):
-            self.client.log_inputs(run.info.run_id, [self.data])
+            self.client.log_inputs(run.info.run_id, [own])
         self._settle(run, wanted, run.data.tags.keys() - tags)
         self.written[wanted.level, wanted.own_id] = run.info.run_id
         return str(run.info.run_id)
@@ -150,11 +151,11 @@ class View:
             raise LookupError(run.info.run_id)
         return run
 
-    def _must_go(self, run: entities.Run, metrics: Mapping[str, float]) -> bool:
+    def _must_go(self, run: entities.Run, metrics: Mapping[str, float], digest: str) -> bool:
         """Tell a run with a number or an input that no longer holds: neither can be taken back."""
         gone = run.data.metrics.keys() - metrics
         return any(name.startswith(self.ours) for name in gone) or any(
-            data.digest != self.data.dataset.digest for data in _data(run)
+            data.digest != digest for data in _data(run)
         )
 
     def _tags(self, wanted: Wanted) -> dict[str, str]:

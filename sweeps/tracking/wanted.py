@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from sweeps.folder.seal import Damaged
 from sweeps.folder.storage import read_parquet
-from sweeps.tracking.outline import Group, Member, Outline
+from sweeps.tracking.outline import Group, Input, Member, Outline
 
 CURVES = ("loss", "reconstruction", "divergence")
 CURVE_POINTS = 20
@@ -40,6 +40,7 @@ class Wanted:
     status: str = "FINISHED"
     start: int | None = None
     end: int | None = None
+    data: Input | None = None  # None: the study's dataset
 
 
 def study_run(
@@ -93,6 +94,7 @@ def seed_run(outline: Outline, run: Member, cell: Group, record: Row, parent: st
         "FAILED" if record["status"] == "failed" else "FINISHED",
         start,
         end,
+        run.data,
     )
 
 
@@ -130,6 +132,7 @@ def _study_tags(outline: Outline) -> dict[str, Any]:
         "low": outline.low,
         "seeds": _seeds(outline.seeds),
         "dataset_digest": outline.data.digest,
+        "vary": outline.redraws,
     }
 
 
