@@ -81,7 +81,11 @@ def test_ray_beside_foreign_packages_gives_the_bits_of_inline(tmp_path: Path) ->
     assert content["tracking"] == "written"
     assert "wrong package" not in ray.stderr
     inline = subprocess.run(
-        [sys.executable, "-P", "-c", INLINE], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-P", "-c", INLINE],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert inline.stdout.splitlines()[-1] == "False False", "neither Ray nor MLflow is imported"
     assert deterministic(tmp_path / "ray") == deterministic(tmp_path / "in")
