@@ -155,15 +155,18 @@ def generation_sentence(study: Study, results: Results) -> str | None:
         "; a classifier tells samples from images with an AUC of "
         f"{fixed(ae['expost_two_sample_auc_mean'])} and {fixed(vae['expost_two_sample_auc_mean'])}"
     )
-    if found.ci_low is None or found.ci_high is None:
+    mean, low, high = found.difference, found.ci_low, found.ci_high
+    if mean is None or low is None or high is None:
         return f"{text}. One pair of seeds says nothing of a difference."
-    interval = f"95 % interval {_points(found.ci_low)} to {_points(found.ci_high)}"
-    words = f"{_points(found.difference)} points of coverage ({interval}, {found.n} pairs of seeds)"
-    if found.ci_low > 0:
-        return f"{text}. The autoencoder covers more: {words}."
-    if found.ci_high < 0:
-        return f"{text}. The VAE covers more: {words}."
-    return f"{text}. These seeds do not tell which covers more: {words}."
+    pairs = f"{found.n} pairs of seeds"
+    if low <= 0 <= high:
+        interval = f"{100 * low:+.1f} to {100 * high:+.1f}"
+        words = f"{100 * mean:+.1f} points (95 % interval {interval}, {pairs})"
+        return f"{text}. These seeds do not tell which covers more: {words}."
+    who = "autoencoder" if low > 0 else "VAE"
+    low, high = sorted((abs(low), abs(high)))
+    words = f"{100 * abs(mean):.1f} points (95 % interval {100 * low:.1f} to"
+    return f"{text}. The {who} covers more, by {words} {100 * high:.1f}, {pairs})."
 
 
 def _values(results: Results, row: Row, metric: str) -> Mapping[Hashable, float]:
@@ -212,7 +215,3 @@ def _meanings(names: Sequence[str]) -> list[tuple[str, str]]:
 
 def _share(value: float) -> str:
     return f"{100 * value:.1f} %"
-
-
-def _points(value: float | None) -> str:
-    return DASH if value is None else f"{100 * value:+.1f}"

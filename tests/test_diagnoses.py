@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from reports import DIVERGING, WAES, Finished, small
 from scipy.ndimage import median_filter
 
@@ -136,6 +138,27 @@ def test_the_heat_map_has_medians_over_seeds(
     assert f">{row['spearman_median']:.2f}<" in drawn
 
 
+@pytest.mark.parametrize(("many", "groups"), [(2, 3), (4, 3), (14, 3), (20, 2)])
+def test_no_number_of_a_heat_map_meets_its_neighbour(many: int, groups: int) -> None:
+    """Groups that have no room side by side stand one under the other."""
+    heads = [f"ellipticity {place}" for place in range(many)] * groups
+    names = [f"class {group}" for group in range(groups) for _ in range(many)]
+    rows = [HeatRow(f"a cell of a long name, number {row}", [0.88] * len(heads)) for row in (1, 2)]
+    figure = heat_map(rows, heads, names, "x")
+    FigureCanvasAgg(figure).draw()
+    numbers = [text for text in figure.texts if text.get_text() == "0.88"]
+    assert len(numbers) == 2 * len(heads)
+    boxes = [text.get_window_extent() for text in numbers]
+    met = [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
+    assert met == []
+    titles = [text for text in figure.texts if text.get_text() in set(names)]
+    assert len(titles) == groups
+    inside = [text.get_window_extent() for text in figure.texts if text.get_text() in set(heads)]
+    assert len(inside) == len(heads), "a head that is too long stands aslant, in one piece"
+    assert max(box.x1 for box in inside) <= figure.bbox.x1
+    assert all(not title.get_window_extent().overlaps(one) for title in titles for one in inside)
+
+
 def test_a_heat_map_without_a_number_has_a_dash() -> None:
     figure = heat_map([HeatRow("x", [None, 1.0])], ["a", "b"], ["all", "all"], "x")
     drawn = svg.svg(figure)
@@ -196,15 +219,15 @@ def test_the_autoencoder_is_compared_with_the_vae_on_one_ruler(
     )
     better = said([0.5, 0.51, 0.49], [0.3, 0.32, 0.28])
     assert better == (
-        f"{start}. The autoencoder covers more: +20.0 points of coverage "
-        "(95 % interval +17.5 to +22.5, 3 pairs of seeds)."
+        f"{start}. The autoencoder covers more, by 20.0 points "
+        "(95 % interval 17.5 to 22.5, 3 pairs of seeds)."
     )
     worse = said([0.3, 0.32, 0.28], [0.5, 0.51, 0.49])
     assert worse is not None
-    assert ". The VAE covers more: -20.0 points of coverage (95 % interval -22.5 to -17" in worse
+    assert ". The VAE covers more, by 20.0 points (95 % interval 17" in worse
     open_ = said([0.5, 0.2, 0.8], [0.5, 0.6, 0.4])
     assert open_ is not None
-    assert "These seeds do not tell which covers more: +0.0 points" in open_
+    assert "These seeds do not tell which covers more: +0.0 points (95 % interval -" in open_
     assert said([0.5], [0.3]) == f"{start}. One pair of seeds says nothing of a difference."
     without = replace(study, cells=study.cells[:1])
     rows = [{"cell": "ae", "cell_id": "1", "expost_coverage_mean": 0.5}]
