@@ -38,13 +38,19 @@ def pixel_sum(images: Array, classes: int) -> Judge:
 def principal_component(images: Array, classes: int) -> Judge:
     """Judge by the first principal component."""
     del classes
-    fitted = PCA(1, svd_solver="full").fit(images)
+    fitted = _components(images, 1)
     return lambda others: np.asarray(fitted.transform(others))
+
+
+def _components(images: Array, count: int) -> PCA:
+    """Fit principal components, exactly; by the covariance where it is the smaller matrix."""
+    tall = images.shape[0] >= images.shape[1]
+    return PCA(count, svd_solver="covariance_eigh" if tall else "full").fit(images)
 
 
 def pca_mixture(images: Array, classes: int) -> Judge:
     """Judge by a Gaussian mixture on up to ten principal components."""
-    reduce = PCA(min(MOST_COMPONENTS, *images.shape), svd_solver="full").fit(images)
+    reduce = _components(images, min(MOST_COMPONENTS, *images.shape))
     mixture = GaussianMixture(classes, n_init=10, random_state=0, reg_covar=1e-4)
     mixture.fit(reduce.transform(images))
     # Probabilities saturate at 0 and 1; the joint density orders what lies beyond.

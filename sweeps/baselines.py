@@ -6,19 +6,21 @@ import contextlib
 import hashlib
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from models.baselines import fit_all, names
 from models.diagnostics.table import MEDIAN_FILTER
 from sweeps.draws import Draw
 from sweeps.folder.storage import write_whole
+from sweeps.look import many
 from sweeps.measures import examination
 from sweeps.sweep import Sweep
 
 FILE = "baselines.json"
 SD = "_sd"  # after a metric's name: its spread over draws
 
+Say = Callable[[str], None]
 Scores = Mapping[str, float | None]
 Baselines = Mapping[str, Scores]
 
@@ -28,12 +30,15 @@ def score_baselines(sweep: Sweep) -> Baselines:
     return over_draws(baselines_by_seed(sweep))
 
 
-def baselines_by_seed(sweep: Sweep) -> dict[int, Baselines]:
+def baselines_by_seed(sweep: Sweep, say: Say | None = None) -> dict[int, Baselines]:
     """Return the baselines of each planned seed's data; of the first seed where all share them.
 
-    They are fit without labels, scored as the codes are, and kept in the folder.
+    They are fit without labels, scored as the codes are, and kept in the folder. `say` is told of
+    more than one that must be made: each takes seconds.
     """
     study, kept = sweep.study, _kept(sweep)
+    if say is not None and study.redraws_data and len(study.seeds) > len(kept) + 1:
+        say(f"{study.name}: the baselines of {many(len(study.seeds) - len(kept), 'draw')}, once")
     used: dict[str, Any] = {}
     found: dict[int, Baselines] = {}
     for seed in study.seeds if study.redraws_data else study.seeds[:1]:

@@ -14,7 +14,7 @@ from models.agreement import agreements
 from models.diagnostics.table import Examination
 from sweeps import results
 from sweeps.answer import Answer, answer
-from sweeps.baselines import Baselines, baselines_by_seed, over_draws
+from sweeps.baselines import Baselines, Say, baselines_by_seed, over_draws
 from sweeps.evidence import UNREADABLE
 from sweeps.measures import Weights, as_identities, examination, measured, missing, one_thread
 from sweeps.mistakes import Refused
@@ -155,15 +155,16 @@ class Review:
     rescored: int
 
 
-def review(sweep: Sweep, *, rescored: bool = True) -> Review:
-    """Bring scores up to date and write the tables; train nothing, draw nothing.
+def review(sweep: Sweep, *, rescored: bool = True, say: Say | None = None) -> Review:
+    """Bring scores up to date and write the tables; train nothing, make no figure.
 
-    Without `rescored` the records stay as they are: another process writes them.
+    Without `rescored` the records stay as they are: another process writes them. `say` is told of
+    what takes long.
     """
     changed = rescore(sweep) if rescored else 0
     if rescored:
         remeasure(sweep)
-    by_seed = baselines_by_seed(sweep)
+    by_seed = baselines_by_seed(sweep, say)
     baselines = over_draws(by_seed)
     records = read_records(sweep.folder)
     together = agreement(sweep, records)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def run(sweep: Sweep, *, launcher: str, width: int | None, console: Console) -> 
             say(f"{sweep.study.name}: {missing} of {len(sweep.runs)} runs to train, {launcher}")
         journal, ended = Journal(sweep.folder, launcher), "refused"
         try:
-            done = _train_and_write(sweep, launcher, width, console, journal)
+            done = _train_and_write(sweep, launcher, width, console, journal, say)
             ended = _ending(sweep, done)
         except KeyboardInterrupt:
             ended = "interrupted"
@@ -134,7 +135,12 @@ def run(sweep: Sweep, *, launcher: str, width: int | None, console: Console) -> 
 
 
 def _train_and_write(
-    sweep: Sweep, launcher: str, width: int | None, console: Console, journal: Journal
+    sweep: Sweep,
+    launcher: str,
+    width: int | None,
+    console: Console,
+    journal: Journal,
+    say: Callable[[str], None],
 ) -> Finished:
     """Train, then write tables, page and MLflow's view, which follows all the while."""
     with Follower(sweep.study, sweep.dataset, sweep.runs, sweep.folder) as follower:
@@ -146,7 +152,7 @@ def _train_and_write(
             journal=journal,
         )
         journal.writing()
-        done = review(sweep)
+        done = review(sweep, say=say)
         page = write_page(sweep, done)
         tracked = follower.finish(markdown_table(sweep.study, done.results, done.baselines))
     return Finished(outcome, done, page, tracked, seconds=0.0)
