@@ -36,7 +36,6 @@ hypothesis.settings.load_profile("search" if os.environ.get("SEEDSWEEP_ALL") els
 # share (a trained study, a server, Ray) takes seconds. Long files come first, or one process would
 # wait for the other at the end.
 LONGEST = (
-    "test_local.py",
     "test_report_page.py",
     "test_docs.py",
     "test_bits.py",
