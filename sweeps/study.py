@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -37,6 +44,15 @@ class Resources(Settings):
     cpus: float = Field(default=1.0, gt=0)
     gpus: float = Field(default=0.0, ge=0)
     max_concurrent: int | None = Field(default=None, ge=1)
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_above_one(cls, gpus: float) -> float:
+        """Ray shares one GPU between packs, or gives whole ones."""
+        if gpus > 1 and gpus != int(gpus):
+            text = f"expected a part of one GPU or a whole number of them, got {gpus:g}"
+            raise mistake(text)
+        return gpus
 
 
 def _seed_list(value: Any) -> Any:

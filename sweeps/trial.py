@@ -63,6 +63,7 @@ class Job:
     git_commit: str | None
     checkpoint_seconds: float = 15.0  # the shortest time between two checkpoints
     diagnostics: Requested = field(default_factory=Requested)
+    gpus: tuple[str, ...] = ()  # numbers of those that its worker was given
     recipe: Recipe | None = None  # of the data of this pack alone; None: what all packs read
 
     @staticmethod
@@ -138,7 +139,8 @@ def run_pack(job: Job, shared: Data, progress: Callable[[int], None] | None = No
     that the members have, all together. Raises OSError where the study folder cannot be written.
     """
     folder = Path(job.folder)
-    timeline = Timeline({"pack": job.pack_id, **here()})
+    began = datetime.now(UTC).isoformat()
+    timeline = Timeline({"pack": job.pack_id, "began": began, "gpus": list(job.gpus), **here()})
     data: Data | None = None
     try:
         with timeline.span("load") as span:

@@ -337,6 +337,10 @@ RULES: dict[str, tuple[Any, str]] = {
         tiny(resources={"gpus": -1}),
         "x.yaml: resources.gpus: expected at least 0, got -1",
     ),
+    "a gpu and a half": (
+        tiny(resources={"gpus": 1.5}),
+        "x.yaml: resources.gpus: expected a part of one GPU or a whole number of them, got 1.5",
+    ),
     "resources key": (
         tiny(resources={"cpu": 1}),
         "x.yaml: resources: unknown key 'cpu'; did you mean 'cpus'? "

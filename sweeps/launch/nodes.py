@@ -56,7 +56,8 @@ def unfit_nodes(resources: Resources, folder: Path, token: str, source: str) -> 
     for node in _alive():
         if _fits(node["Resources"], resources):
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            task = look.options(scheduling_strategy=there).remote(str(folder), token, source)
+            asks = look.options(scheduling_strategy=there)
+            task = asks.remote(str(folder), token, source, resources.gpus)
             asked.append((node, task))
     answers = [(node, _answer(task)) for node, task in asked]
     return {node["NodeID"]: f"node {_name(node)}: {said}" for node, said in answers if said}
@@ -107,10 +108,16 @@ def _answer(task: Any) -> str | None:
     return said
 
 
-def _look(folder: str, token: str, source: str) -> str | None:
+def _look(folder: str, token: str, source: str, gpus: float) -> str | None:
     """Say what is wrong on this node, if anything."""
     if source_digest() != source:
         return "has another version of seedsweep; install the driver's there"
+    if gpus:  # torch takes seconds to import
+        from sweeps.launch.devices import missing  # noqa: PLC0415
+
+        wrong = missing(gpus)
+        if wrong:
+            return wrong
     place = Path(folder)
     shared = "put it on storage that all nodes share, with --out"
     if not sees_token(place, token):

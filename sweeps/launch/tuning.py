@@ -28,6 +28,7 @@ import ray
 from ray import tune
 
 from sweeps.freshness import source_digest
+from sweeps.launch.devices import device_of
 from sweeps.launch.nodes import (
     alive,
     check_nodes,
@@ -178,10 +179,9 @@ def _execute(
     without: Iterable[str],
 ) -> None:
     resources: Resources = opening["resources"]
-    device = "cuda" if resources.gpus else "cpu"
-    table = {job.pack_id: replace(job, device=device) for job in jobs}
-    about = {"token": opening["token"] if opening["address"] != "local" else None}
-    about["source"] = opening["source"]
+    table = {job.pack_id: job for job in jobs}
+    token = opening["token"] if opening["address"] != "local" else None
+    about = {"token": token, "source": opening["source"], "gpus": resources.gpus}
     trainable = tune.with_resources(
         tune.with_parameters(_trial, table=table, data=data, about=about),
         _request(resources, without),
@@ -223,7 +223,8 @@ def _trial(
     if source_digest() != about["source"]:
         msg = f"{socket.gethostname()} has another version of seedsweep than the driver"
         raise ImportError(msg)
-    job = table[config["pack"]]
+    job = replace(table[config["pack"]], gpus=tuple(_given()))
+    job = replace(job, device=device_of(about["gpus"]))
     if about["token"] is not None and not sees_token(Path(job.folder), about["token"]):
         msg = f"{socket.gethostname()} does not see {job.folder}: it is not shared storage"
         raise FileNotFoundError(msg)
@@ -240,6 +241,12 @@ def _trial(
 
     run_pack(job, data, progress)
     tune.report({"steps": job.spec.training.steps * len(job.seeds), **where})
+
+
+def _given() -> list[str]:
+    """Return the numbers of the GPUs on this machine that Ray has given to this worker."""
+    context: Any = ray.get_runtime_context()
+    return sorted(map(str, context.get_accelerator_ids().get("GPU", [])))
 
 
 def _why(trial: Any) -> str:

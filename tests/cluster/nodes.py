@@ -145,11 +145,11 @@ class Cluster:
         where = [f"--dashboard-host={HEAD}", f"--temp-dir={self.folder}", "--head"]
         return self._start(HEAD, [*where, *ports, client], [])
 
-    def join(self, before: str = "true") -> Node:
+    def join(self, before: str = "true", *options: str) -> Node:
         """Start a second node; `before` is a shell's command that changes what it sees."""
         name = [sys.executable, "-c", RENAME, "second"]
         apart = [*APART, "sh", "-c", f'{before} && exec "$@"', "sh", *name]
-        return self._start(SECOND, [f"--address={self.address}"], apart)
+        return self._start(SECOND, [f"--address={self.address}", *options], apart)
 
     def _start(self, address: str, options: Sequence[str], apart: Sequence[str]) -> Node:
         node = Node(address, secrets.token_hex(8))
