@@ -23,7 +23,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all faults check bench clean
+.PHONY: help quickstart test test-all test-gpu faults check bench clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -39,6 +39,9 @@ test-all: .venv/.ready-test ## every test: more cases, and faults, cluster and b
 	SEEDSWEEP_ALL=1 $(BIN)/pytest $(PARALLEL) $(ARGS)
 	@set -e; for folder in $(SLOW); do echo "== $$folder"; \
 	  SEEDSWEEP_ALL=1 $(BIN)/pytest "$$folder" $(ARGS); done
+
+test-gpu: .venv/.ready-test ## the contracts of packs on CUDA, where torch sees a GPU
+	$(BIN)/pytest tests/gpu $(ARGS)
 
 faults: .venv/.ready-test ## N random faults (200) against real sweeps; SEED as printed by another run
 	$(BIN)/python tests/faults/harness.py --faults $(N) $(addprefix --seed ,$(SEED))
