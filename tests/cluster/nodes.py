@@ -154,8 +154,18 @@ class Cluster:
     def _start(self, address: str, options: Sequence[str], apart: Sequence[str]) -> Node:
         node = Node(address, secrets.token_hex(8))
         self.nodes.append(node)
+        # Its usual port may be that of another cluster on this machine, and then no job is taken.
+        agent = [f"--dashboard-agent-listen-port={free_port(address)}"]
         call = subprocess.run(
-            [*apart, BIN / "ray", "start", f"--node-ip-address={address}", *SMALL, *options],
+            [
+                *apart,
+                BIN / "ray",
+                "start",
+                f"--node-ip-address={address}",
+                *SMALL,
+                *agent,
+                *options,
+            ],
             env={**self.environment, MARK: node.mark},
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
