@@ -137,8 +137,7 @@ def certificate(folder: Path) -> Path:
     [
         (
             True,
-            "has a certificate that nobody trusts: set MLFLOW_TRACKING_SERVER_CERT_PATH to its "
-            "signer's",
+            "has a certificate that is not trusted: set MLFLOW_TRACKING_SERVER_CERT_PATH",
         ),
         (False, "speaks http:// there, not https://: correct MLFLOW_TRACKING_URI"),
     ],

@@ -24,9 +24,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sweeps.folder import timeline
+from sweeps.folder.packfiles import CHECKPOINTS, RECORDS, SIDECARS
 from sweeps.mistakes import Refused
 
 NAME = ".lock"
+FOLDERS = (RECORDS, *SIDECARS, CHECKPOINTS, timeline.FOLDER, "damaged", "figures", "tune")
 PATIENCE = 1.0  # seconds: `holder` takes the lock for an instant to see whether it is free
 PAUSE = 0.02
 CANNOT = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # no locks there at all
@@ -137,13 +140,15 @@ def untrusted(folder: Path, mounts: Path = MOUNTS) -> str | None:
 
 
 def _refuse_links(folder: Path) -> None:
-    """Refuse a study folder made so that what is written, moved or removed in it lies elsewhere."""
-    with os.scandir(folder) as entries:
-        links = sorted(entry.name for entry in entries if entry.is_symlink())
+    """Refuse a study folder made so that what is written, moved or removed in it lies elsewhere.
+
+    A link in a file's place is harmless: files are replaced, never written through.
+    """
+    links = [folder / name for name in (NAME, *FOLDERS) if (folder / name).is_symlink()]
     if links:
         text = "a link, and a study folder holds its files itself"
         fix = "put there what it leads to, or choose another folder with --out"
-        raise Refused([f"{folder / name}: {text}; {fix}" for name in links])
+        raise Refused([f"{link}: {text}; {fix}" for link in links])
 
 
 def _of_another(folder: Path) -> str | None:

@@ -25,7 +25,7 @@ PROBLEMS = (
     ),
     (
         "certificate verify failed",
-        "has a certificate that nobody trusts: set MLFLOW_TRACKING_SERVER_CERT_PATH to its signer's",
+        "has a certificate that is not trusted: set MLFLOW_TRACKING_SERVER_CERT_PATH",
     ),
     ("wrong version number", "speaks http:// there, not https://: correct MLFLOW_TRACKING_URI"),
     ("database is locked", "is locked by another program: wait for it, or end it"),
