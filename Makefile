@@ -23,7 +23,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all test-gpu faults check bench clean
+.PHONY: help quickstart test test-all test-gpu faults check audit bench clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -51,6 +51,20 @@ check: .venv/.ready-check ## format, lint, types, import direction
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Without advisories pip-audit finds nothing wrong and ends with 0: hence a question of which the
+# answer is known (that version has some), and --strict, by which a package that could not be looked
+# up is a failure. In an environment of its own, so that what it needs pins nothing of ours.
+ADVISORIES := https://pypi.org/pypi/jinja2/2.4.1/json
+audit: ## known weaknesses of the pinned dependencies, by pip-audit; needs PyPI's advisories
+	@$(PYTHON) -c 'import json, sys, urllib.request as ask; \
+	sys.exit(not json.load(ask.urlopen("$(ADVISORIES)", timeout=20))["vulnerabilities"])' \
+	  2> /dev/null || { echo "make audit: $(ADVISORIES) has no advisories here, so nothing was \
+	audited; run it on a machine that reaches PyPI itself, not a mirror of it" >&2; exit 2; }
+	@test -x .make/audit/bin/pip-audit || { $(PYTHON) -m venv .make/audit && \
+	  .make/audit/bin/pip install --quiet --disable-pip-version-check pip-audit; }
+	.make/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip \
+	  --progress-spinner off
 
 bench: .venv/.ready-run ## every benchmark, side by side with what it is compared to
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done

@@ -99,7 +99,7 @@ def read_sheet(name: str, columns: Columns) -> tuple[Sheet, Results]:
         for label, key in zip(labels, table.cells, strict=True)
     )
     sheet = Sheet(
-        name=path.stem,
+        name=path.stem.strip(".") or "table",  # a folder is named so: never .. itself
         question=shipped.question if shipped else "",
         metric=columns.metric,
         low=columns.low,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,12 +29,13 @@ from models.settings import Settings, mistake
 from models.spec import Spec, combination_mistakes
 from models.streams import LARGEST_SEED
 from sweeps import grid
+from sweeps.bounded import Bounded
 from sweeps.cells import Cell, name_cells
-from sweeps.mistakes import Mistake, Refused, did_you_mean, sentences, shown
+from sweeps.mistakes import NAME_RULE, Mistake, Refused, did_you_mean, sentences, shown
 from sweeps.vary import USUAL, Part, Vary, asks_for_data, data_mistakes
 
 MOST_SEEDS = 100_000
-MOST_NODES = 200_000
+NAME = "[a-z0-9][a-z0-9-]*"  # of a folder and an experiment: it leads nowhere else
 Note = Callable[[str, str], None]
 ChosenMetric = Literal[Metric, "agreement"]
 
@@ -87,7 +89,7 @@ Seeds = Annotated[
 class StudyFile(Settings):
     """The keys of a study file; `spec` and `cells` are read by `grid`."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100)
+    name: str = Field(pattern=f"^{NAME}$", max_length=100)
     question: str = ""
     dataset: DatasetSettings
     seeds: Seeds = tuple(range(30))
@@ -200,8 +202,10 @@ def load_study(path: Path) -> tuple[Study, Dataset]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read one YAML 1.2 document that is a mapping of plain values; Refused otherwise."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = Bounded
     try:
-        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"))
     except OSError as failure:
         raise Refused([f"{path}: cannot be read: {failure.strerror}"]) from None
     except UnicodeDecodeError:
@@ -216,24 +220,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise Refused([f"{path.name}: cannot be read as YAML: {reason}"]) from None
     if not isinstance(raw, dict):
         raise Refused([f"{path.name}: expected a mapping of a study's keys, got {shown(raw)}"])
-    try:
-        size = _nodes(raw, 0)
-    except RecursionError:
-        size = MOST_NODES + 1
-    if size > MOST_NODES:
-        raise Refused([f"{path.name}: more than {MOST_NODES} values; is an alias within itself?"])
     return raw
 
 
-def _nodes(value: Any, seen: int) -> int:
-    """Count values as they unfold, stopping soon after the limit."""
-    seen += 1
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for item in inner:
-        if seen > MOST_NODES:
-            break
-        seen = _nodes(item, seen)
-    return seen
+def name_in(path: Path) -> str:
+    """Return the name that a study's file gives it; Refused where that is none."""
+    name = read_yaml(path).get("name")
+    if isinstance(name, str) and re.fullmatch(NAME, name):
+        return name
+    raise Refused([f"{path.name}: name: expected {NAME_RULE}, got {shown(name)}"])
 
 
 def place_of(wrong: Mistake) -> str:

@@ -5,7 +5,6 @@ Order, numbers, notes and protocol are the report's.
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -19,6 +18,7 @@ from rich.text import Text
 from sweeps.answer import Answer, answer
 from sweeps.look import Look, many
 from sweeps.look import write as _print
+from sweeps.markdown import literal
 from sweeps.results import Results
 from sweeps.study import Study
 from sweeps.vary import words
@@ -76,10 +76,10 @@ def markdown_table(study: Subject, results: Results, baselines: Baselines) -> st
     columns = _columns(study, rows)
     lines = [["cell", *columns], ["---", *("--:" for _ in columns)]]
     numbers = zip(*columns.values(), strict=True)
-    lines += [[_literal(row["cell"]), *n] for row, n in zip(rows, numbers, strict=True)]
+    lines += [[literal(row["cell"]), *n] for row, n in zip(rows, numbers, strict=True)]
     for name, value in defined_baselines(study, baselines):
         cells = _foot(columns, value, spread_of(baselines, name, study.metric))
-        lines.append([f"*baseline: {_literal(name)}*", *cells.values()])
+        lines.append([f"*baseline: {literal(name)}*", *cells.values()])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
@@ -100,11 +100,6 @@ def html_table(study: Study, results: Results, baselines: Baselines) -> str:
         for line in lines
     )
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _literal(words: str) -> str:
-    """Escape what markdown or HTML would act upon; `leaky_relu` needs nothing."""
-    return re.sub(r"([\\`*\[\]<>|&~])", r"\\\1", " ".join(words.split()))
 
 
 # Left out in this order where labels need the room; the first two for the look of it alone.

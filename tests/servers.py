@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,9 +23,11 @@ QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETR
 class Server:
     """A server on a SQLite file in a folder, always at the same address."""
 
-    def __init__(self, folder: Path) -> None:
-        """Choose a free port; nothing runs yet."""
-        self.folder = folder
+    def __init__(
+        self, folder: Path, options: Sequence[str] = (), environment: Mapping[str, str] = QUIET
+    ) -> None:
+        """Choose a free port; nothing runs yet. MLFLOW_BACKEND_STORE_URI names another store."""
+        self.folder, self.options, self.environment = folder, options, {**QUIET, **environment}
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -33,8 +37,8 @@ class Server:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         assert self.process is None
+        store = {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{self.folder}/server.db"}
         options = {
-            "backend-store-uri": f"sqlite:///{self.folder}/server.db",
             "artifacts-destination": str(self.folder / "artifacts"),
             "host": "127.0.0.1",
             "port": str(self.port),
@@ -42,11 +46,12 @@ class Server:
         }
         command = [sys.executable, "-m", "mlflow", "server"]
         command += [word for name, value in options.items() for word in (f"--{name}", value)]
+        command += self.options
         with (self.folder / "server.log").open("wb") as log:
             self.process = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env={**os.environ, **QUIET},
+                env={**os.environ, **store, **self.environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -68,7 +73,8 @@ class Server:
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End it, if it runs."""
         if self.process is not None:
-            self.send(how)
+            with contextlib.suppress(ProcessLookupError):  # it never started
+                self.send(how)
             self.process.wait(20)
             self.process = None
 

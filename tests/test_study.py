@@ -707,7 +707,7 @@ RULES: dict[str, tuple[Any, str]] = {
     ),
     "alias within itself": (
         "name: a\ncells: &a [*a]\n",
-        "x.yaml: more than 200000 values; is an alias within itself?",
+        "x.yaml: line 2, column 12: more than 200000 values; is an alias within itself?",
     ),
 }
 

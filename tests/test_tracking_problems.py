@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from tracked import Finished, planned
 
 from sweeps.tracking import Tracked
@@ -56,6 +62,11 @@ def test_a_dead_server_is_pending_soon(
             "is a folder of files, which MLflow no longer writes: use sqlite:///FILE",
         ),
         (
+            "postgresql://me:s3cret@host/db",
+            "postgresql://host/db",
+            "needs a driver: pip install psycopg2-binary, and write postgresql+psycopg2://",
+        ),
+        (
             "sqlite:///text.db",
             "sqlite:///text.db",
             "failed (DatabaseError: (sqlite3.DatabaseError) file is not a database)",
@@ -98,10 +109,57 @@ def test_a_refused_password(small: Finished) -> None:
     thread.join()
     server.server_close()
     assert tracked.problem == (
-        f"MLflow at http://{where} refused the user name or password: correct "
-        f"MLFLOW_TRACKING_USERNAME and _PASSWORD; then: sweeps track {small.folder}"
+        f"MLflow at http://{where} refused the user name or password: correct those in "
+        f"MLFLOW_TRACKING_URI; then: sweeps track {small.folder}"
     )
     assert tracked.uri == f"http://{where}"
+
+
+def certificate(folder: Path) -> Path:
+    """Write a certificate that signs itself, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    own = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    plain = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "own.pem").write_bytes(key.private_bytes(pem, *plain) + own.public_bytes(pem))
+    return folder / "own.pem"
+
+
+@pytest.mark.parametrize(
+    ("tls", "sentence"),
+    [
+        (
+            True,
+            "has a certificate that is not trusted: set MLFLOW_TRACKING_SERVER_CERT_PATH",
+        ),
+        (False, "speaks http:// there, not https://: correct MLFLOW_TRACKING_URI"),
+    ],
+)
+def test_a_certificate_that_nobody_trusts(
+    small: Finished, tmp_path: Path, tls: bool, sentence: str
+) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate(tmp_path))
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    where = f"127.0.0.1:{server.server_address[1]}"
+    tracked = small.track(f"https://{where}")
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    expected = f"MLflow at https://{where} {sentence}; then: sweeps track {small.folder}"
+    assert tracked.problem == expected
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from processes import LOOPBACK, listening
 
+from sweeps import cli
 from sweeps.cli import main
 from sweeps.mistakes import Refused
 from sweeps.tracking.view import quiet
@@ -111,3 +115,38 @@ def test_a_database_is_served_and_nothing_stays(
     while processes(process.pid) and time.monotonic() < until:
         time.sleep(0.05)
     assert processes(process.pid) == {}
+
+
+def store_in(folder: Path) -> str:
+    with quiet():
+        MlflowClient(f"sqlite:///{folder}/mlflow.db").create_experiment("small")
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+EVERYWHERE = "00000000"  # 0.0.0.0 as the kernel writes it
+
+
+@pytest.mark.parametrize(("host", "where"), [(None, "0100007F"), ("0.0.0.0", EVERYWHERE)])  # noqa: S104
+def test_it_listens_where_it_is_asked_to(host: str | None, where: str, folder: Path) -> None:
+    """Loopback unless somebody asks for more."""
+    default = cli._parser().parse_args(["ui"]).host
+    assert default == "127.0.0.1"
+    with served(store_in(folder), host or default, None) as (_, process):
+        assert listening(process.pid) == {where}
+    assert "0100007F" in LOOPBACK
+
+
+def test_a_host_for_others_is_a_warning(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_in(folder))
+    command = [Path(sys.executable).parent / "sweeps", "ui", "--host", "0.0.0.0"]  # noqa: S104
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as call:
+        assert call.stdout is not None
+        assert call.stdout.readline().startswith("http://127.0.0.1:")
+        call.send_signal(signal.SIGINT)
+        _, err = call.communicate(timeout=60)
+    assert err.splitlines()[0] == (
+        "--host 0.0.0.0: the UI asks for no password: whoever reaches it can read and change "
+        "every run; for others see docs/operations.md"
+    )

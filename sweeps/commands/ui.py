@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from sweeps.commands import OK
 from sweeps.mistakes import Refused
-from sweeps.study import find_study, read_yaml
+from sweeps.study import find_study, name_in
 from sweeps.tracking import tracking_uri
 from sweeps.tracking.problems import without_credentials
 from sweeps.ui import LOOPBACK, SERVER, check_store, places_of, served
@@ -19,13 +19,14 @@ def ui(options: argparse.Namespace) -> int:
     """Serve the UI until Ctrl-C; of a server that has its own, print the address."""
     uri = tracking_uri()
     check_store(uri)
-    study = read_yaml(find_study(options.study)).get("name") if options.study else None
+    study = name_in(find_study(options.study)) if options.study else None
     places = places_of(uri, study)
     if SERVER.match(uri):
         _print_links(without_credentials(uri).rstrip("/"), places)
         return OK
     if options.host not in LOOPBACK:
         what = "asks for no password: whoever reaches it can read and change every run"
+        what = f"{what}; for others see docs/operations.md"
         print(f"--host {options.host}: the UI {what}", file=sys.stderr)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))

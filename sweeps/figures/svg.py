@@ -16,6 +16,7 @@ DOTS_AN_INCH = 150
 # The letters that a page reads these colours by: --c0 is the first of DARK, and so on.
 VARIABLES = {light: f"--c{place}" for place, light in enumerate(DARK)}
 
+_NO_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 _DECIMALS = re.compile(r"(\.\d\d)\d+")
 _REFERENCE = re.compile(r"^(?:url\()?#([^)]+)\)?$")
@@ -36,7 +37,8 @@ def svg(figure: Figure) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # letters that matplotlib's font has not; browsers do
         figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None})
-    root = ET.fromstring(sink.getvalue())  # noqa: S314 - written a line above
+    text = _NO_XML.sub("?", sink.getvalue())  # a name's control codes
+    root = ET.fromstring(text)  # noqa: S314 - written a line above
     for element in root.findall(f"{_SVG}metadata"):
         root.remove(element)
     for parent in root.findall(f".//{_SVG}style/.."):

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import json
 import os
+import pwd
 import re
 import shlex
 import socket
@@ -23,9 +24,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sweeps.folder import timeline
+from sweeps.folder.packfiles import CHECKPOINTS, RECORDS, SIDECARS
 from sweeps.mistakes import Refused
 
 NAME = ".lock"
+FOLDERS = (RECORDS, *SIDECARS, CHECKPOINTS, timeline.FOLDER, "damaged", "figures", "tune")
 PATIENCE = 1.0  # seconds: `holder` takes the lock for an instant to see whether it is free
 PAUSE = 0.02
 CANNOT = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # no locks there at all
@@ -62,13 +66,15 @@ class Holder:
 def hold(folder: Path, command: str) -> Iterator[str | None]:
     """Hold a study folder, which is made where there is none; no other process or thread can.
 
-    Yields what to tell the user where the lock may not reach other machines, else None. Raises
-    Refused where another holds it, and where the folder cannot be written.
+    Yields what to tell the user where the lock may not reach other machines, or the folder is
+    somebody else's, else None. Raises Refused where another holds it, where the folder cannot be
+    written, and where it holds links, which would have us write and move files elsewhere.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _refuse_links(folder)
         # Never inherited by programs that are started (PEP 446).
-        descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as failure:
         raise _cannot_be_written(folder, failure) from None
     _held.add(descriptor)
@@ -78,7 +84,7 @@ def hold(folder: Path, command: str) -> Iterator[str | None]:
             _introduce(descriptor, command)
         except OSError as failure:
             raise _cannot_be_written(folder, failure) from None
-        yield warning
+        yield "; ".join(filter(None, (warning, _of_another(folder)))) or None
     finally:
         if descriptor in _held:  # else this is a forked child, which has let go of it
             _held.remove(descriptor)
@@ -131,6 +137,30 @@ def untrusted(folder: Path, mounts: Path = MOUNTS) -> str | None:
             if depth >= longest and place.is_relative_to(point):
                 kind, longest = types[0], depth
     return kind if NOT_TRUSTED.fullmatch(kind) else None
+
+
+def _refuse_links(folder: Path) -> None:
+    """Refuse a study folder made so that what is written, moved or removed in it lies elsewhere.
+
+    A link in a file's place is harmless: files are replaced, never written through.
+    """
+    links = [folder / name for name in (NAME, *FOLDERS) if (folder / name).is_symlink()]
+    if links:
+        text = "a link, and a study folder holds its files itself"
+        fix = "put there what it leads to, or choose another folder with --out"
+        raise Refused([f"{link}: {text}; {fix}" for link in links])
+
+
+def _of_another(folder: Path) -> str | None:
+    """Say whose folder it is, where it is neither ours nor the machine's."""
+    owner = folder.stat().st_uid
+    if owner in (os.geteuid(), 0):
+        return None
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = f"user {owner}"
+    return f"{folder}: belongs to {name}, who can change every number in it"
 
 
 def _take(folder: Path, descriptor: int) -> str | None:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from sweeps.folder.seal import Damaged
 from sweeps.folder.storage import read_parquet
+from sweeps.markdown import literal
 from sweeps.tracking.outline import Group, Input, Member, Outline
 
 CURVES = ("loss", "reconstruction", "divergence")
@@ -50,7 +51,7 @@ def study_run(
     counts = [name for name in (summary[0] if summary else ()) if name.startswith("n_")]
     metrics = {name: sum(row[name] for row in summary) for name in counts}
     metrics |= {"n_cells": len(outline.cells), "n_seeds": len(outline.seeds)}
-    note = {"mlflow.note.content": _note(f"{outline.question}\n\n{table}".strip())}
+    note = {"mlflow.note.content": _note(f"{literal(outline.question)}\n\n{table}".strip())}
     start, end = _span(records)
     tags = _study_tags(outline) | note
     return Wanted(
