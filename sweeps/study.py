@@ -144,11 +144,14 @@ class Study:
 
     def with_seeds(self, seeds: int | None) -> Study:
         """Return the study with seeds 0 ... seeds - 1 instead of the file's; None keeps those."""
-        if seeds is None:
-            return self
-        if not 1 <= seeds <= MOST_SEEDS:
-            raise Refused([f"--seeds: expected 1 to {MOST_SEEDS} seeds, got {seeds}"])
-        return replace(self, seeds=tuple(range(seeds)))
+        check_seeds(seeds)
+        return self if seeds is None else replace(self, seeds=tuple(range(seeds)))
+
+
+def check_seeds(seeds: int | None) -> None:
+    """Raise Refused where a call's number of seeds is none."""
+    if seeds is not None and not 1 <= seeds <= MOST_SEEDS:
+        raise Refused([f"--seeds: expected 1 to {MOST_SEEDS} seeds, got {seeds}"])
 
 
 def find_study(name: str) -> Path:

@@ -24,8 +24,8 @@ from sweeps import __version__
 from sweeps.commands import INTERRUPTED, OK
 from sweeps.look import Look, many, write
 from sweeps.mistakes import Refused
-from sweeps.remote import address, travel
-from sweeps.study import find_study
+from sweeps.remote import address
+from sweeps.remote.answer import answer_of, exit_code_of
 
 if TYPE_CHECKING:
     from sweeps.remote.client import Cluster, Job
@@ -37,10 +37,14 @@ NOISE = "Running entrypoint for job "  # Ray's own first line
 
 def submit(options: argparse.Namespace) -> int:
     """Send a study to a cluster; with --wait, stay until it has ended."""
-    place = address.find(options.address, os.environ)
-    travel.check_out(options.out)
     if options.pack_width is not None and options.pack_width < 1:
         raise Refused([f"--pack-width: expected at least 1, got {options.pack_width}"])
+    place = address.find(options.address, os.environ)
+    cluster = _cluster(place)  # first: a token that is not taken is said within seconds
+    from sweeps.remote import travel  # noqa: PLC0415 - torch
+    from sweeps.study import find_study  # noqa: PLC0415 - torch
+
+    travel.check_out(options.out)
     variables = travel.variables(os.environ)
     with tempfile.TemporaryDirectory(prefix="seedsweep-") as folder:
         luggage = travel.pack(find_study(options.study), options.seeds, place.host, Path(folder))
@@ -48,7 +52,6 @@ def submit(options: argparse.Namespace) -> int:
         words += ["--json", "--received", luggage.digest]
         words += ["--seeds", str(options.seeds)] if options.seeds is not None else []
         words += ["--pack-width", str(options.pack_width)] if options.pack_width else []
-        cluster = _cluster(place)
         name = f"{luggage.study}-{secrets.token_hex(4)}"
         about = {"seedsweep": __version__, "study": luggage.study, "owner": _owner()}
         about["out"] = options.out
@@ -82,21 +85,20 @@ def jobs(options: argparse.Namespace) -> int:
 def logs(options: argparse.Namespace) -> int:
     """Print what a job has said; with --follow, until it ends."""
     cluster = _opened(options)
-    if not options.follow:
-        cluster.job(options.job)
-        print(cluster.logs(options.job), end="")
-        return OK
     from sweeps.remote import follow  # noqa: PLC0415 - Ray
 
-    for line in follow.lines(cluster, options.job):
+    job = cluster.job(options.job)
+    if options.follow:
+        lines = follow.lines(cluster, job.id)
+    else:
+        lines = map(follow.harmless, cluster.logs(job.id).splitlines())
+    for line in lines:
         print(line, flush=True)
     return OK
 
 
 def stop(options: argparse.Namespace) -> int:
     """End a job gently, wait for its end, and say what there is."""
-    from sweeps.remote import follow  # noqa: PLC0415 - Ray
-
     cluster = _opened(options)
     job = cluster.job(options.job)
     if job.over:
@@ -111,7 +113,7 @@ def stop(options: argparse.Namespace) -> int:
                 [f"{job.id}: has not ended within {GRACE:g} s; ask again: sweeps stop {job.id}"]
             )
         time.sleep(LOOK_EVERY)
-    said = [follow.answer_of(line, job.study) for line in cluster.logs(job.id).splitlines()]
+    said = [answer_of(line, job.study) for line in cluster.logs(job.id).splitlines()]
     answer = next((one for one in reversed(said) if one), None)
     done = (
         f"{_scored(answer)}, kept in {job.out}"
@@ -150,11 +152,11 @@ def _wait(cluster: Cluster, name: str, study: str, *, as_json: bool) -> int:
     answer: dict[str, Any] | None = None
     try:
         for line in follow.lines(cluster, name):
-            found = follow.answer_of(line, study)
+            found = answer_of(line, study)
             answer = found or answer
             if not found and not line.startswith(NOISE):
                 print(line, file=sys.stderr, flush=True)
-        code = follow.ended(cluster.job(name))
+        code = exit_code_of(cluster.job(name))
     except KeyboardInterrupt:
         more = f"follow it with: sweeps logs {name} --follow; end it with: sweeps stop {name}"
         print(f"\n{name} goes on without us; {more}", file=sys.stderr)

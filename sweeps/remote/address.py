@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sweeps.launch.environment import TOKEN_FILE
 from sweeps.mistakes import Refused
 
+TOKEN_FILE = Path.home() / ".ray" / "auth_token"  # where Ray looks for one that is not named
 VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 EXPECTED = "expected the dashboard's, such as http://HEAD:8265"
 TOKEN = re.compile(r"[!-~]+")  # what a header can hold

@@ -26,7 +26,7 @@ def _what(address: Address, failure: BaseException) -> str:
         reasons = [str(one.verify_message) for one in chain if hasattr(one, "verify_message")]
         why = f": {reasons[0]}" if reasons else ""
         return f"its certificate is not trusted{why}; name its authority's in REQUESTS_CA_BUNDLE"
-    if names & {"ReadTimeout", "TimeoutError"} and "ConnectTimeout" not in names:
+    if "ReadTimeout" in names or isinstance(failure, TimeoutError):
         return f"what listens there does not answer; {EXPECTED}"
     return _silence(chain, names) or f"what answers there is no Ray dashboard; {EXPECTED}"
 

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from sweeps import __version__
 from sweeps.folder.storage import write_whole
 from sweeps.freshness import source_digest
 from sweeps.mistakes import Refused
-from sweeps.study import check_without_data, load_study, read_yaml
+from sweeps.study import check_seeds, check_without_data, load_study, read_yaml
 from sweeps.sweep import check_folder
 from sweeps.tracking.problems import without_credentials
 
@@ -59,10 +60,11 @@ def pack(path: Path, seeds: int | None, host: str, folder: Path) -> Luggage:
         else {}
     )
     elsewhere = [name for name in named.values() if Path(name).is_absolute()]
-    study = check_without_data(path) if elsewhere else load_study(path)[0].with_seeds(seeds)
     ours = {k: path.parent / name for k, name in named.items() if name not in elsewhere}
     sources = {key: _files(place) for key, place in ours.items()}
     _check_size(path, named, sources, host)
+    check_seeds(seeds)
+    study = check_without_data(path) if elsewhere else load_study(path)[0]
     contents: dict[str, bytes] = {}
     for key, files in sources.items():
         read = {name: file.read_bytes() for name, file in files.items()}
@@ -87,8 +89,7 @@ def unpack(file: str, digest: str, out: Path) -> tuple[Path, str | None]:
     Also a sentence where this cluster has other code than the one that submitted. Raises Refused
     where anything is not what was sent.
     """
-    came = Path.cwd()
-    listing = _came(came / LIST)
+    listing = _came(LIST)
     if _sha256(listing) != digest:
         raise Refused([_changed(LIST, digest, _sha256(listing))])
     content: dict[str, Any] = json.loads(listing)
@@ -96,7 +97,7 @@ def unpack(file: str, digest: str, out: Path) -> tuple[Path, str | None]:
     read = {}
     for name, expected in content["files"].items():
         _check_name(name)
-        read[name] = _came(came / name)
+        read[name] = _came(name)
         if _sha256(read[name]) != expected:
             raise Refused([_changed(name, expected, _sha256(read[name]))])
     try:
@@ -161,8 +162,9 @@ def _check_size(
     key = max(sizes, key=lambda one: sizes[one])
     place = Path(named[key])
     there = f"/shared/{place.name}"
+    command = shlex.join(["rsync", "-a", str(place), f"{host}:{there}"])
     what = f"{path.name}: dataset.{key}: {place} has {sizes[key] / 2**20:,.0f} MiB"
-    fix = f"copy it to storage that all nodes share: rsync -a {place} {host}:{there}"
+    fix = f"copy it to storage that all nodes share: {command}"
     write = f"and write in the file where it is there: {key}: {there}"
     raise Refused([f"{what}, and {MOST / 2**20:.0f} MiB travel with a job; {fix}; {write}"])
 
@@ -173,11 +175,11 @@ def _check_name(name: str) -> None:
         raise Refused([f"{name}: a name that leads out of the study folder"])
 
 
-def _came(path: Path) -> bytes:
+def _came(name: str) -> bytes:
     try:
-        return path.read_bytes()
+        return Path(name).read_bytes()
     except OSError as failure:
-        text = f"{path.name}: did not come with the job: {failure.strerror}"
+        text = f"{name}: did not come with the job: {failure.strerror}"
         raise Refused([f"{text}; submit again"]) from None
 
 
