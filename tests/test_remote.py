@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,9 @@ from sweeps import __version__
 from sweeps.freshness import source_digest
 from sweeps.mistakes import Refused
 from sweeps.remote import address, travel
-from sweeps.remote.answer import answer_of
+from sweeps.remote.answer import answer_of, exit_code_of
 from sweeps.study import load_study, read_yaml
 
-COMMAND = Path(sys.executable).parent / "sweeps"
 EXPECTED = "expected the dashboard's, such as http://HEAD:8265"
 
 
@@ -358,12 +359,66 @@ def test_the_answer_is_found_among_other_lines(line: str, found: dict[str, Any] 
     assert answer_of(line, "tiny") == found
 
 
+@dataclass(frozen=True)
+class Ended:
+    status: str
+    exit_code: int | None = None
+    message: str = ""
+    id: str = "tiny-1"
+
+
+AGAIN = "what was finished is kept; submit again to go on"
+
+
+@pytest.mark.parametrize(
+    ("job", "code"),
+    [
+        (Ended("SUCCEEDED", 0), 0),
+        (Ended("FAILED", 1), 1),
+        (Ended("FAILED", 2), 2),
+        (Ended("FAILED", 130), 130),
+        (Ended("STOPPED"), 130),
+    ],
+)
+def test_a_job_ends_with_the_code_of_run(job: Ended, code: int) -> None:
+    assert exit_code_of(job, answered=True) == code
+
+
+@pytest.mark.parametrize(
+    ("job", "sentence"),
+    [
+        (
+            Ended("FAILED", 127),
+            "tiny-1: the cluster's head finds no command `sweeps`; install seedsweep on every "
+            "node, and start Ray with its environment's bin folder on PATH",
+        ),
+        (
+            Ended("FAILED", 1),
+            f"tiny-1: ended with exit code 1; sweeps logs tiny-1 says more; {AGAIN}",
+        ),
+        (
+            Ended("FAILED", 137),
+            f"tiny-1: ended with exit code 137; sweeps logs tiny-1 says more; {AGAIN}",
+        ),
+        (
+            Ended("FAILED", None, "the node\n  died"),
+            f"tiny-1: failed: the node died; {AGAIN}",
+        ),
+        (Ended("FAILED"), f"tiny-1: failed: its cluster says no reason; {AGAIN}"),
+    ],
+)
+def test_a_job_that_did_not_come_so_far(job: Ended, sentence: str) -> None:
+    with pytest.raises(Refused) as caught:
+        exit_code_of(job, answered=False)
+    assert str(caught.value) == sentence
+
+
 def test_without_rays_client_of_jobs(tmp_path: Path) -> None:
     """As `pip install seedsweep` leaves it, which brings ray[tune] alone."""
     write(tmp_path, tiny())
-    hidden = "import sys; sys.modules['aiohttp'] = None; from sweeps.cli import main; main()"
+    hidden = "import sys; sys.modules['aiohttp'] = None; from sweeps.cli import main"
     words = ["submit", "x.yaml", "--address", "http://127.0.0.1:1", "--out", str(tmp_path / "o")]
-    code = f"{hidden[:-6]}sys.exit(main({words!r}))"
+    code = f"{hidden}; sys.exit(main({words!r}))"
     call = subprocess.run(
         [sys.executable, "-P", "-c", code],
         cwd=tmp_path,
@@ -372,10 +427,8 @@ def test_without_rays_client_of_jobs(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    import ray  # noqa: PLC0415
-
     assert (call.returncode, call.stdout) == (2, "")
     assert call.stderr == (
         "jobs need Ray's client of them, which is not installed: "
-        f"pip install 'ray[default]=={ray.__version__}'\n"
+        f"pip install 'ray[default]=={metadata.version('ray')}'\n"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import getpass
+import importlib
 import json
 import os
 import secrets
@@ -52,6 +53,11 @@ def submit(options: argparse.Namespace) -> int:
         words += ["--json", "--received", luggage.digest]
         words += ["--seeds", str(options.seeds)] if options.seeds is not None else []
         words += ["--pack-width", str(options.pack_width)] if options.pack_width else []
+        others = sum(not one.over for one in cluster.jobs())
+        if others and not luggage.has_share:
+            fix = "with resources.max_concurrent in its file it leaves them their share"
+            there = many(others, "other job")
+            print(f"beside {there}: this study takes all it gets; {fix}", file=sys.stderr)
         name = f"{luggage.study}-{secrets.token_hex(4)}"
         about = {"seedsweep": __version__, "study": luggage.study, "owner": _owner()}
         about["out"] = options.out
@@ -59,14 +65,11 @@ def submit(options: argparse.Namespace) -> int:
     if options.wait:
         return _wait(cluster, name, luggage.study, as_json=options.json)
     if options.json:
-        print(
-            json.dumps(
-                {"job": name, "study": luggage.study, "address": place.url, "out": options.out}
-            )
-        )
-        return OK
-    print(name)
-    print(f"follow it with: sweeps logs {name} --follow", file=sys.stderr)
+        content = {"job": name, "study": luggage.study, "address": place.url, "out": options.out}
+        print(json.dumps(content))
+    else:
+        print(name)
+        print(f"follow it with: sweeps logs {name} --follow", file=sys.stderr)
     return OK
 
 
@@ -131,8 +134,8 @@ def _opened(options: argparse.Namespace) -> Cluster:
 def _cluster(place: address.Address) -> Cluster:
     """Connect; Refused where Ray's client of jobs is not installed."""
     try:
-        import aiohttp  # noqa: F401, PLC0415 - Ray's client does without, until it is used
-        import requests  # noqa: F401, PLC0415
+        for name in ("aiohttp", "requests"):  # Ray's client does without, until it is used
+            importlib.import_module(name)
     except ImportError:
         fix = f"pip install 'ray[default]=={metadata.version('ray')}'"
         raise Refused([f"jobs need Ray's client of them, which is not installed: {fix}"]) from None
@@ -156,7 +159,7 @@ def _wait(cluster: Cluster, name: str, study: str, *, as_json: bool) -> int:
             answer = found or answer
             if not found and not line.startswith(NOISE):
                 print(line, file=sys.stderr, flush=True)
-        code = exit_code_of(cluster.job(name))
+        code = exit_code_of(cluster.job(name), answered=answer is not None)
     except KeyboardInterrupt:
         more = f"follow it with: sweeps logs {name} --follow; end it with: sweeps stop {name}"
         print(f"\n{name} goes on without us; {more}", file=sys.stderr)

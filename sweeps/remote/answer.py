@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from sweeps.mistakes import Refused
 
 GIVEN = (1, 2, 130)  # what run itself ends with, where it does not end with 0
+INCOMPLETE = 1  # also what Python ends with that could not begin
 NOT_FOUND = 127  # what a shell says of a command
 STOPPED = 130
 
@@ -47,13 +48,13 @@ def answer_of(line: str, study: str) -> dict[str, Any] | None:
     return content if is_ours else None
 
 
-def exit_code_of(job: Ended) -> int:
+def exit_code_of(job: Ended, *, answered: bool) -> int:
     """Return run's exit code of a job that has ended; Refused where it did not come so far."""
     if job.status == "STOPPED":
         return STOPPED
     if job.status == "SUCCEEDED":
         return 0
-    if job.exit_code in GIVEN:
+    if job.exit_code in GIVEN and (answered or job.exit_code != INCOMPLETE):
         return int(job.exit_code)
     if job.exit_code == NOT_FOUND:
         text = f"{job.id}: the cluster's head finds no command `sweeps`; install seedsweep on every"

@@ -43,6 +43,7 @@ class Luggage:
 
     package: Path
     study: str  # its name
+    has_share: bool  # it says how many packs it may have at a time
     file: str  # in the package
     digest: str
 
@@ -80,7 +81,8 @@ def pack(path: Path, seeds: int | None, host: str, folder: Path) -> Luggage:
     contents[LIST] = json.dumps({**about, "files": listed}, indent=1).encode()
     package = folder / "package.zip"
     _write_zip(package, contents)
-    return Luggage(package, study.name, file, _sha256(contents[LIST]))
+    has_share = study.resources.max_concurrent is not None
+    return Luggage(package, study.name, has_share, file, _sha256(contents[LIST]))
 
 
 def unpack(file: str, digest: str, out: Path) -> tuple[Path, str | None]:
