@@ -22,7 +22,9 @@ from sweeps.remote.refusals import sentence
 ANSWER = (5.0, 10.0)  # seconds to connect, and to answer
 UPLOAD = (5.0, 300.0)
 PATIENCE = 30.0  # seconds for what answers to show itself as a dashboard
-AGENT = 45.0  # seconds for a head that has just started to take jobs
+AGENT = 120.0  # seconds for a head that has just started to take jobs
+NO_AGENT = "No available agent"  # what it says until then
+TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 JOB = re.compile(r"[\w-][\w.-]*")
 MARK = "seedsweep"  # our jobs carry it in their metadata, with our version
 STATUS = re.compile(r"status code (\d+)")
@@ -91,7 +93,7 @@ class Cluster:
                 except RuntimeError as failure:
                     if "already exists" in str(failure):
                         return
-                    if time.monotonic() > deadline:
+                    if NO_AGENT not in str(failure) or time.monotonic() > deadline:
                         raise Refused([self._unable(failure)]) from None
                 else:
                     return
@@ -139,7 +141,8 @@ class Cluster:
 
     def _connected(self) -> JobSubmissionClient:
         """Connect in a thread: what drips a letter now and then would hold us for ever."""
-        logging.getLogger("ray").setLevel(logging.ERROR)
+        for name in TALKATIVE:
+            logging.getLogger(name).setLevel(logging.ERROR)
         said: list[JobSubmissionClient | BaseException] = []
 
         def connect() -> None:
