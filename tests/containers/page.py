@@ -1,0 +1,46 @@
+"""What a reviewer sees of a study on the cluster's MLflow server, in a real browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from engine import Trouble
+from playwright.sync_api import Error, expect, sync_playwright
+
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+SIZE = {"width": 1600, "height": 1000}
+
+
+def look(port: int, password: str, study: str) -> str:
+    """Log in, find the study among the experiments and open it; return what was seen.
+
+    A picture goes to the folder SEEDSWEEP_SCREENSHOTS, where that is set. Raises Trouble.
+    """
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        msg = "no chromium here; on Debian: apt-get install chromium"
+        raise Trouble(msg)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=OPTIONS)
+        context = browser.new_context(
+            viewport=SIZE,  # type: ignore[arg-type]
+            http_credentials={"username": "admin", "password": password},
+        )
+        try:
+            page = context.new_page()
+            page.set_default_timeout(60_000)
+            page.goto(f"http://127.0.0.1:{port}/#/experiments")
+            page.get_by_role("link", name=study, exact=True).first.click()
+            rows = page.locator('[role=gridcell][col-id="attributes.`Run Name`"]')
+            expect(rows.first).to_be_visible(timeout=60_000)
+            names = [" ".join(text.split()) for text in rows.all_inner_texts()]
+            if folder := os.environ.get("SEEDSWEEP_SCREENSHOTS"):
+                page.screenshot(path=Path(folder) / "containers-mlflow.png")
+            return f"experiment {study}, {len(names)} rows from '{names[0]}'"
+        except (Error, AssertionError) as failure:
+            msg = f"MLflow's page: {failure}"
+            raise Trouble(msg) from failure
+        finally:
+            browser.close()
