@@ -20,6 +20,8 @@ HOME = Path.home()
 TOKEN = "RAY_AUTH_TOKEN_PATH"  # noqa: S105 - the variable's name
 GCS, DASHBOARD, AGENT, MLFLOW = 6379, 8265, 52365, 5000
 HOSTS = "mlflow,mlflow:*,localhost,localhost:*,127.0.0.1,127.0.0.1:*"
+DRIVER = "postgresql+psycopg2"  # by name: SQLAlchemy 2.1 takes psycopg 3 otherwise
+SHARED = Path("/dev/shm")  # noqa: S108 - where Ray's object store lies
 HEALTHY = {
     "head": f"http://127.0.0.1:{DASHBOARD}/api/gcs_healthz",
     "worker": f"http://127.0.0.1:{AGENT}/api/local_raylet_healthz",
@@ -70,9 +72,12 @@ def ray(*options: str) -> tuple[list[str], dict[str, str]]:
         sys.exit(f"start: secret {token.name} is empty: {token}")
     amounts = [
         f"--{key.lower().replace('_', '-')}={os.environ[f'NODE_{key}']}"
-        for key in ("NUM_CPUS", "NUM_GPUS", "OBJECT_STORE_MEMORY")
+        for key in ("NUM_CPUS", "NUM_GPUS")
         if os.environ.get(f"NODE_{key}")
     ]
+    # Ray takes a share of the machine's memory, and a disk where the container's is smaller.
+    room = os.statvfs(SHARED)
+    amounts.append(f"--object-store-memory={room.f_blocks * room.f_frsize * 4 // 5}")
     command = ["ray", "start", "--block", "--disable-usage-stats", *options, *amounts]
     return command, {TOKEN: os.environ.get(TOKEN, str(token))}
 
@@ -104,7 +109,7 @@ def mlflow() -> tuple[list[str], dict[str, str]]:
     wait_for(host, 5432)
     make_database(host, user, "mlflow_auth")
     rights = ["[mlflow]", "default_permission = READ", "admin_username = admin"]
-    rights += [f"database_uri = postgresql://{user}@{host}/mlflow_auth"]
+    rights += [f"database_uri = {DRIVER}://{user}@{host}/mlflow_auth"]
     rights += ["auth_cache_ttl_seconds = 60", ""]
     secrets = {
         "MLFLOW_AUTH_ADMIN_PASSWORD": secret("mlflow_password"),
@@ -114,7 +119,7 @@ def mlflow() -> tuple[list[str], dict[str, str]]:
     }
     hosts = ",".join(filter(None, [HOSTS, os.environ.get("MLFLOW_HOSTS")]))
     where = ["--host=0.0.0.0", f"--port={MLFLOW}", f"--allowed-hosts={hosts}"]
-    store = [f"--backend-store-uri=postgresql://{user}@{host}/mlflow", "--serve-artifacts"]
+    store = [f"--backend-store-uri={DRIVER}://{user}@{host}/mlflow", "--serve-artifacts"]
     artifacts = f"--artifacts-destination={os.environ.get('ARTIFACTS', '/artifacts')}"
     workers = f"--workers={os.environ.get('MLFLOW_WORKERS', '2')}"
     return [
