@@ -161,7 +161,7 @@ def train(cluster: Engine) -> None:
     say(f"it is back {took:.0f} s later")
     took = wait_for("the job ends", lambda: state() == "SUCCEEDED", 900)
     check(finished(cluster) == RUNS, f"the job has succeeded {took:.0f} s later, {RUNS} of {RUNS}")
-    took = wait_for("the worker joins again", lambda: nodes(cluster) == 1 + WORKERS, 120)
+    wait_for("the worker joins again", lambda: nodes(cluster) == 1 + WORKERS, 120)
     say(f"head and {WORKERS} workers are there")
 
 
@@ -221,6 +221,8 @@ def shown(cluster: Engine) -> Iterator[tuple[str, str]]:
 
 def main() -> int:
     """Do all of it."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell's background job ignores it
+        signal.signal(number, signal.default_int_handler)
     try:
         with engine.opened() as cluster:
             on = engine.base(cluster)
@@ -242,6 +244,9 @@ def main() -> int:
     except Trouble as trouble:
         say(str(trouble))
         return 1
+    except KeyboardInterrupt:
+        say("interrupted; everything is down")
+        return 130
     return 0
 
 
