@@ -168,12 +168,9 @@ def train(cluster: Engine) -> None:
 def finished(cluster: Engine) -> int:
     """Return how many runs are finished, as `sweeps status` says on the head."""
     (head,) = cluster.containers("head")
-    with contextlib.suppress(Trouble):
-        said: dict[str, Any] = json.loads(
-            cluster.podman("exec", head, "sweeps", "status", PLACE, "--json")
-        )
-        return int(said["done"])
-    return 0
+    line = ("podman", "exec", head, "sweeps", "status", PLACE, "--json")
+    said = cluster.run(*line, fine=(0, 1, 2))  # 2 until there is a plan, 1 until all is there
+    return int(json.loads(said)["finished"]) if said else 0
 
 
 def same_as_here(cluster: Engine) -> None:
