@@ -135,10 +135,13 @@ class Engine:
         """Take everything down that carries the project's name."""
         with contextlib.suppress(Trouble):
             self.compose("down", "--volumes", "--timeout", "5")
-        # Scaled containers, and what they hold, may be left behind.
+        # Scaled containers, and what they hold, may be left behind; of those that depend on one
+        # another podman removes some at a time.
         mine = ("--filter", f"label={LABEL}={self.project}", "--quiet")
-        if left := self.podman("ps", "--all", *mine).split():
-            self.podman("rm", "--force", "--time", "5", *left)
+        for _ in range(5):
+            if left := self.podman("ps", "--all", *mine).split():
+                with contextlib.suppress(Trouble):
+                    self.podman("rm", "--force", "--time", "5", *left)
         for kind in ("volume", "network"):
             if left := self.left(kind):
                 self.podman(kind, "rm", "--force", *left)
@@ -218,5 +221,7 @@ def opened() -> Iterator[Engine]:
     try:
         yield engine
     finally:
-        engine.down()
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            engine.down()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -170,7 +170,10 @@ def finished(cluster: Engine) -> int:
     (head,) = cluster.containers("head")
     line = ("podman", "exec", head, "sweeps", "status", PLACE, "--json")
     said = cluster.run(*line, fine=(0, 1, 2))  # 2 until there is a plan, 1 until all is there
-    return int(json.loads(said)["finished"]) if said else 0
+    if not said:
+        return 0
+    status = json.loads(said)
+    return int(status["planned"] - status["next"]["train"])
 
 
 def same_as_here(cluster: Engine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -28,19 +29,23 @@ def look(port: int, password: str, study: str) -> str:
             viewport=SIZE,  # type: ignore[arg-type]
             http_credentials={"username": "admin", "password": password},
         )
+        page = context.new_page()
+        page.set_default_timeout(60_000)
         try:
-            page = context.new_page()
-            page.set_default_timeout(60_000)
             page.goto(f"http://127.0.0.1:{port}/#/experiments")
-            page.get_by_role("link", name=study, exact=True).first.click()
+            link = page.get_by_role("link", name=study, exact=True).first
+            where = re.search(r"experiments/\d+", link.get_attribute("href") or "")
+            assert where, f"no link to {study} among the experiments"
+            page.goto(f"http://127.0.0.1:{port}/#/{where[0]}/runs")
             rows = page.locator('[role=gridcell][col-id="attributes.`Run Name`"]')
             expect(rows.first).to_be_visible(timeout=60_000)
             names = [" ".join(text.split()) for text in rows.all_inner_texts()]
-            if folder := os.environ.get("SEEDSWEEP_SCREENSHOTS"):
-                page.screenshot(path=Path(folder) / "containers-mlflow.png")
+            assert names, "no runs in the table"
             return f"experiment {study}, {len(names)} rows from '{names[0]}'"
         except (Error, AssertionError) as failure:
             msg = f"MLflow's page: {failure}"
             raise Trouble(msg) from failure
         finally:
+            if folder := os.environ.get("SEEDSWEEP_SCREENSHOTS"):
+                page.screenshot(path=Path(folder) / "containers-mlflow.png")
             browser.close()
