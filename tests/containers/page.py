@@ -36,7 +36,7 @@ def look(port: int, password: str, study: str) -> str:
             link = page.get_by_role("link", name=study, exact=True).first
             where = re.search(r"experiments/\d+", link.get_attribute("href") or "")
             assert where, f"no link to {study} among the experiments"
-            page.goto(f"http://127.0.0.1:{port}/#/{where[0]}/runs")
+            page.goto(f"http://127.0.0.1:{port}/#/{where[0]}/runs?workflowType=machine_learning")
             rows = page.locator('[role=gridcell][col-id="attributes.`Run Name`"]')
             expect(rows.first).to_be_visible(timeout=60_000)
             names = [" ".join(text.split()) for text in rows.all_inner_texts()]
