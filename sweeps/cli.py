@@ -18,6 +18,7 @@ from sweeps.mistakes import Refused
 # The file of each command: imported when it is called, since some take seconds.
 FILES = {
     **dict.fromkeys(("plan", "run", "report", "track", "predict"), "studies"),
+    **dict.fromkeys(("submit", "jobs", "logs", "stop"), "jobs"),
     **{name: name for name in ("status", "data", "gallery", "ui")},
 }
 OF_TABLES = ("cell", "seed", "metric", "low", "measure")
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_data(commands)
     _add_gallery(commands)
+    _add_jobs(commands)
     return parser
 
 
@@ -91,6 +93,7 @@ def _add_studies(commands: Any) -> None:
     where = "local (Ray here), inline (no Ray), auto or HOST:PORT (a running Ray cluster)"
     run.add_argument("--launcher", default="local", metavar="WHERE", help=where)
     run.add_argument("--pack-width", type=int, metavar="W", help="most seeds trained together")
+    run.add_argument("--received", help=argparse.SUPPRESS)  # as `submit` has it called
     what = "statistics and report again, from a study's records or from a table of anyone's runs"
     _add_columns(add("report", what, "STUDY|DIR|TABLE"))
     add("track", "write MLflow's view again, from a study's records", "STUDY|DIR")
@@ -144,6 +147,33 @@ def _add_gallery(commands: Any) -> None:
     sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
     where = "where figures (.svg, .png) and gallery.csv are written [gallery]"
     sub.add_argument("--out", type=Path, metavar="DIR", default=Path("gallery"), help=where)
+
+
+def _add_jobs(commands: Any) -> None:
+    """Add what has to do with a Ray cluster elsewhere."""
+
+    def add(name: str, help_: str) -> Any:
+        sub = commands.add_parser(name, help=help_, description=help_)
+        where = "of its dashboard, http(s)://HOST:PORT [RAY_API_SERVER_ADDRESS, RAY_ADDRESS]"
+        sub.add_argument("--address", metavar="URL", help=where)
+        return sub
+
+    submit = add("submit", "send a study to a Ray cluster, which runs it as a job")
+    submit.add_argument("study", metavar="STUDY", help="a path, or a shipped study's name")
+    where = "study folder: an absolute path that every node of the cluster sees"
+    submit.add_argument("--out", metavar="DIR", required=True, help=where)
+    submit.add_argument("--seeds", type=int, metavar="N", help="seeds 0 ... N-1 for this call")
+    submit.add_argument("--pack-width", type=int, metavar="W", help="most seeds trained together")
+    what = "stay until the job has ended: its progress, run's exit code"
+    submit.add_argument("--wait", action="store_true", help=what)
+    jobs = add("jobs", "the studies on a Ray cluster: state, start, owner")
+    for sub in (submit, jobs):
+        sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    logs = add("logs", "what a job has printed")
+    logs.add_argument("--follow", action="store_true", help="until the job ends")
+    stop = add("stop", "end a job gently, and keep what is done")
+    for sub in (logs, stop):
+        sub.add_argument("job", metavar="JOB", help="as submit and jobs print it")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from models.datasets import BadData, Dataset, DatasetSettings, with_absolute_paths
+from models.datasets.digits import Digits
 from models.datasets.split import training_rows
 from models.diagnostics.request import Requested
 from models.scores import METRICS, OF_TWO_CLASSES, Metric
@@ -143,11 +144,14 @@ class Study:
 
     def with_seeds(self, seeds: int | None) -> Study:
         """Return the study with seeds 0 ... seeds - 1 instead of the file's; None keeps those."""
-        if seeds is None:
-            return self
-        if not 1 <= seeds <= MOST_SEEDS:
-            raise Refused([f"--seeds: expected 1 to {MOST_SEEDS} seeds, got {seeds}"])
-        return replace(self, seeds=tuple(range(seeds)))
+        check_seeds(seeds)
+        return self if seeds is None else replace(self, seeds=tuple(range(seeds)))
+
+
+def check_seeds(seeds: int | None) -> None:
+    """Raise Refused where a call's number of seeds is none."""
+    if seeds is not None and not 1 <= seeds <= MOST_SEEDS:
+        raise Refused([f"--seeds: expected 1 to {MOST_SEEDS} seeds, got {seeds}"])
 
 
 def find_study(name: str) -> Path:
@@ -174,18 +178,8 @@ def load_study(path: Path) -> tuple[Study, Dataset]:
     if "dataset" in raw:  # its paths are relative to the file, wherever one works
         raw["dataset"] = with_absolute_paths(raw["dataset"], path.parent)
     mistakes: list[str] = []
-
-    def note(where: str, sentence: str) -> None:
-        mistakes.append(
-            f"{path.name}: {where}: {sentence}" if where else f"{path.name}: {sentence}"
-        )
-
-    try:
-        file = StudyFile.model_validate(raw)
-    except ValidationError as failure:
-        file = None
-        for wrong in sentences(failure, StudyFile):
-            note(place_of(wrong), wrong.sentence)
+    note = _noting(path, mistakes)
+    file = _file(raw, note)
     points = _cells(raw, note)
     dataset = _dataset(raw, note)
     if dataset is not None:
@@ -196,6 +190,36 @@ def load_study(path: Path) -> tuple[Study, Dataset]:
     metric = file.metric or usual_metric(dataset)
     cells = name_cells([spec for _, spec in points])
     return Study(**{**chosen, "cells": cells, "metric": metric}), dataset
+
+
+def check_without_data(path: Path) -> StudyFile:
+    """Read a study whose dataset lies on another machine; Refused with what is wrong beside it."""
+    mistakes: list[str] = []
+    note, raw = _noting(path, mistakes), read_yaml(path)
+    file = _file({**raw, "dataset": Digits.form}, note)
+    _cells(raw, note)
+    if mistakes or file is None:
+        raise Refused(mistakes)
+    return file
+
+
+def _noting(path: Path, mistakes: list[str]) -> Note:
+    """Return what notes a mistake of a file, with its place."""
+
+    def note(where: str, sentence: str) -> None:
+        place = f"{path.name}: {where}" if where else path.name
+        mistakes.append(f"{place}: {sentence}")
+
+    return note
+
+
+def _file(raw: dict[str, Any], note: Note) -> StudyFile | None:
+    try:
+        return StudyFile.model_validate(raw)
+    except ValidationError as failure:
+        for wrong in sentences(failure, StudyFile):
+            note(place_of(wrong), wrong.sentence)
+    return None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

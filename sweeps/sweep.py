@@ -53,12 +53,7 @@ def open_sweep(
 
     Also where the data of a seed cannot be drawn. `say` hears of what will take a while.
     """
-    kept = folder / "study.yaml"
-    if kept.is_file():
-        name = read_yaml(kept).get("name")
-        if name != study.name:
-            text = f"{folder}: holds the study '{name}', not '{study.name}'; choose another --out"
-            raise Refused([text])
+    check_folder(folder, study.name)
     draws = Draws(study, dataset)
     try:
         new = draws.undrawn()
@@ -67,6 +62,16 @@ def open_sweep(
         return Sweep(study, dataset, tuple(all_runs(study, dataset)), folder)
     except BadData as bad:
         raise Refused([f"{study.name}: dataset.{bad.setting}: {bad.sentence}"]) from None
+
+
+def check_folder(folder: Path, study: str) -> None:
+    """Raise Refused where the folder holds another study."""
+    kept = folder / "study.yaml"
+    if kept.is_file():
+        name = read_yaml(kept).get("name")
+        if name != study:
+            text = f"{folder}: holds the study '{name}', not '{study}'; choose another --out"
+            raise Refused([text])
 
 
 def write_plan(sweep: Sweep, packs: Sequence[Pack]) -> None:

@@ -15,6 +15,7 @@ from sweeps.commands import INCOMPLETE, INTERRUPTED, OK, REFUSED
 from sweeps.folder import damage
 from sweeps.predict import as_csv, check_out, write
 from sweeps.predict import predict as predicted
+from sweeps.remote.travel import unpack
 from sweeps.report import as_json
 from sweeps.review import Review, write_page
 from sweeps.sweep import Sweep
@@ -37,6 +38,11 @@ def plan(options: argparse.Namespace) -> int:
 def run(options: argparse.Namespace) -> int:
     """Train what is missing, and show what came of it."""
     session.check_run(options.launcher, options.pack_width)
+    if options.received:
+        file, note = unpack(options.study, options.received, options.out)
+        options.study = str(file)
+        if note:
+            print(note, file=sys.stderr)
     sweep = session.open_study(options.study, options.seeds, options.out)
     console = Console(stderr=True)
     done = session.run(sweep, launcher=options.launcher, width=options.pack_width, console=console)
