@@ -91,9 +91,9 @@ def test_the_image_takes_what_pyproject_names_and_nothing_that_is_not_pinned() -
     locked = script("locked")
     project = {
         "dependencies": ["numpy>=2"],
-        "optional-dependencies": {"cluster": ["ray[default]"], "test": ["pytest"]},
+        "optional-dependencies": {"image": ["ray[default]"], "test": ["pytest"]},
     }
-    assert locked.needed(project, ["cluster"]) == ["numpy>=2", "ray[default]"]
+    assert locked.needed(project, ["image"]) == ["numpy>=2", "ray[default]"]
     installed = {"Torch": "2.13.0+cpu", "ruamel-yaml": "0.19.1", "nvidia-nccl-cu13": "2.1"}
     pins = "# a comment\ntorch==2.13.0\nruamel.yaml==0.19.1\n"
     assert locked.unpinned(installed, pins) == []
