@@ -154,7 +154,7 @@ def train(cluster: Engine) -> None:
         raise Trouble((cluster.folder / "submit.log").read_text()[-3000:])
     answer = json.loads(out)
     check(
-        (answer["planned"], finished(cluster), answer["tracking"]) == (RUNS, RUNS, "complete"),
+        (answer["planned"], finished(cluster), answer["tracking"]) == (RUNS, RUNS, "written"),
         f"sweeps submit ends with 0, {took:.0f} s later: {RUNS} of {RUNS} runs",
     )
     wait_for("the worker joins again", lambda: nodes(cluster) == 1 + WORKERS, 120)
