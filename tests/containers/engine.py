@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -46,6 +47,16 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
+
+
+def descendants(parent: int) -> list[int]:
+    """Return the processes that a process has started, and those that they have."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(path.parent.name))
+    return [*found, *(pid for child in found for pid in descendants(child))]
 
 
 @dataclass
@@ -87,21 +98,31 @@ class Engine:
 
     def run(self, *words: str | Path, seconds: float = 120, fine: Container[int] = (0,)) -> str:
         """Run a command; return what it says on stdout. Raises Trouble with what it said."""
-        call = subprocess.run(
+        process = subprocess.Popen(
             words,
             cwd=ROOT,
             env=self.environment,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
-            timeout=seconds,
         )
-        if call.returncode not in fine:
-            said = "\n".join((call.stdout + call.stderr).strip().splitlines()[-30:])
-            msg = f"{' '.join(map(str, words))}: ended with {call.returncode}\n{said}"
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except BaseException as failure:  # a build's step outlives podman
+            for pid in [*descendants(process.pid), process.pid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.communicate()
+            if isinstance(failure, subprocess.TimeoutExpired):
+                msg = f"{' '.join(map(str, words))}: took more than {seconds:g} s"
+                raise Trouble(msg) from None
+            raise
+        if process.returncode not in fine:
+            said = "\n".join((out + err).strip().splitlines()[-30:])
+            msg = f"{' '.join(map(str, words))}: ended with {process.returncode}\n{said}"
             raise Trouble(msg)
-        return call.stdout
+        return out
 
     def podman(self, *words: str | Path, seconds: float = 120) -> str:
         """Run podman."""

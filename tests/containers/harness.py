@@ -188,11 +188,17 @@ def finished(cluster: Engine) -> int:
     return int(status["planned"] - status["next"]["train"])
 
 
+def fetch(cluster: Engine) -> list[str]:
+    """Copy the study folder from the shared volume; return the names of its cells."""
+    (head,) = cluster.containers("head")
+    cluster.podman("cp", f"{head}:{PLACE}", cluster.folder / "there")
+    cells: list[str] = results.read(cluster.folder / "there").summary["cell"].to_pylist()
+    return cells
+
+
 def same_as_here(cluster: Engine) -> None:
     """Train the study on this machine too, and compare every deterministic column."""
     folder = cluster.folder / "here"
-    (head,) = cluster.containers("head")
-    cluster.podman("cp", f"{head}:{PLACE}", cluster.folder / "there")
     line = (sys.executable, "-m", "sweeps.cli", "run", STUDY, "--launcher", "inline")
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{cluster.folder}/mlflow.db"
     cluster.run(*line, "--out", str(folder), seconds=900)
@@ -245,7 +251,8 @@ def main() -> int:
             come_up(cluster)
             doors(cluster)
             train(cluster)
-            seen = page.look(cluster.mlflow, cluster.secret("mlflow_password"), STUDY)
+            cells = fetch(cluster)
+            seen = page.look(cluster.mlflow, cluster.secret("mlflow_password"), STUDY, cells)
             say(f"MLflow's page in Chromium: {seen}")
             same_as_here(cluster)
             no_secret_shows(cluster)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from engine import Trouble
@@ -14,8 +15,10 @@ OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backgro
 SIZE = {"width": 1600, "height": 1000}
 
 
-def look(port: int, password: str, study: str) -> str:
+def look(port: int, password: str, study: str, cells: Collection[str]) -> str:
     """Log in, find the study among the experiments and open it; return what was seen.
+
+    Its table of runs must show cells of the study, and nothing else beside the study itself.
 
     A picture goes to the folder SEEDSWEEP_SCREENSHOTS, where that is set. Raises Trouble.
     """
@@ -39,9 +42,10 @@ def look(port: int, password: str, study: str) -> str:
             page.goto(f"http://127.0.0.1:{port}/#/{where[0]}/runs?workflowType=machine_learning")
             rows = page.locator('[role=gridcell][col-id="attributes.`Run Name`"]')
             expect(rows.first).to_be_visible(timeout=60_000)
-            names = [" ".join(text.split()) for text in rows.all_inner_texts()]
-            assert names, "no runs in the table"
-            return f"experiment {study}, {len(names)} rows from '{names[0]}'"
+            # Each after the number of its colour.
+            names = [re.sub(r"^#\w{6}\s+", "", text.strip()) for text in rows.all_inner_texts()]
+            assert set(names) <= {study, *cells}, f"other runs than the study's: {names}"
+            return f"experiment {study}, {len(names)} cells of {len(cells)}, first '{names[0]}'"
         except (Error, AssertionError) as failure:
             msg = f"MLflow's page: {failure}"
             raise Trouble(msg) from failure
