@@ -23,7 +23,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all test-gpu faults check audit bench clean
+.PHONY: help quickstart test test-all test-gpu faults containers check audit bench clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -46,11 +46,17 @@ test-gpu: .venv/.ready-test ## the contracts of packs on CUDA, where torch sees 
 faults: .venv/.ready-test ## N random faults (200) against real sweeps; SEED as printed by another run
 	$(BIN)/python tests/faults/harness.py --faults $(N) $(addprefix --seed ,$(SEED))
 
-check: .venv/.ready-check ## format, lint, types, import direction
+containers: .venv/.ready-test ## the image and a cluster of containers: a study, a killed worker, MLflow's page
+	$(BIN)/python tests/containers/harness.py $(ARGS)
+
+check: .venv/.ready-check ## format, lint, types, import direction, containers' files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
+	$(BIN)/hadolint docker/Dockerfile tests/containers/postgres.Dockerfile
+	$(BIN)/python docker/check_kuberay.py
 
 # Without advisories pip-audit finds nothing wrong and ends with 0: hence a question of which the
 # answer is known (that version has some), and --strict, by which a package that could not be looked
