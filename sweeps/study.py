@@ -29,6 +29,7 @@ from models.spec import Spec, combination_mistakes
 from models.streams import LARGEST_SEED
 from sweeps import grid
 from sweeps.cells import Cell, name_cells
+from sweeps.folder.objects import place
 from sweeps.mistakes import Mistake, Refused, did_you_mean, sentences, shown
 from sweeps.vary import USUAL, Part, Vary, asks_for_data, data_mistakes
 
@@ -152,7 +153,7 @@ class Study:
 
 def find_study(name: str) -> Path:
     """Return the file of a path or of a shipped study; Refused where there is none."""
-    path = Path(name)
+    path = place(name)
     if path.is_dir() and (path / "study.yaml").is_file():
         return path / "study.yaml"
     if path.is_file():

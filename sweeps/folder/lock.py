@@ -18,14 +18,14 @@ import shlex
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sweeps.folder.holder import NAME, Holder
+from sweeps.folder.objects import ObjectPath
 from sweeps.mistakes import Refused
 
-NAME = ".lock"
 PATIENCE = 1.0  # seconds: `holder` takes the lock for an instant to see whether it is free
 PAUSE = 0.02
 CANNOT = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # no locks there at all
@@ -40,24 +40,6 @@ NOT_SAID = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionEr
 _held: set[int] = set()  # descriptors
 
 
-@dataclass(frozen=True)
-class Holder:
-    """Who holds a study folder; None where its file does not say."""
-
-    host: str | None = None
-    pid: int | None = None
-    since: datetime | None = None
-    command: str | None = None
-
-    @property
-    def words(self) -> str:
-        """Return who it is and since when, without an end."""
-        if self.host is None or self.since is None:
-            return "another process, of which nothing is known"
-        since = f"{self.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-        return f"'{self.command}', process {self.pid} on {self.host} since {since}"
-
-
 @contextlib.contextmanager
 def hold(folder: Path, command: str) -> Iterator[str | None]:
     """Hold a study folder, which is made where there is none; no other process or thread can.
@@ -65,6 +47,12 @@ def hold(folder: Path, command: str) -> Iterator[str | None]:
     Yields what to tell the user where the lock may not reach other machines, else None. Raises
     Refused where another holds it, and where the folder cannot be written.
     """
+    if isinstance(folder, ObjectPath):
+        from sweeps.folder.lease import lease  # noqa: PLC0415 - the store's own client
+
+        with lease(folder, command):
+            yield None
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Never inherited by programs that are started (PEP 446).
@@ -92,6 +80,10 @@ def holder(folder: Path) -> Holder | None:
 
     Raises OSError where the lock's file is there and may not be read.
     """
+    if isinstance(folder, ObjectPath):
+        from sweeps.folder.lease import lessee  # noqa: PLC0415 - the store's own client
+
+        return lessee(folder)
     try:
         descriptor = os.open(folder / NAME, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):
