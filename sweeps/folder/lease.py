@@ -115,7 +115,9 @@ class _Store:
             import boto3  # noqa: PLC0415 - an extra
             from botocore.config import Config  # noqa: PLC0415
         except ImportError:
-            text = f"{folder}: needs boto3 for its lock; install it with: pip install boto3"
+            text = (
+                f"{folder}: needs boto3 for its lock; install it with: pip install 'seedsweep[s3]'"
+            )
             raise Refused([text]) from None
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or REGION
         limits = Config(connect_timeout=10, read_timeout=30, retries={"total_max_attempts": 2})
