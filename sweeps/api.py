@@ -23,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from sweeps.folder.objects import place
 from sweeps.mistakes import Refused
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class Study:
         from sweeps.sweep import open_sweep  # noqa: PLC0415
 
         sweep = self._sweep
-        folder = sweep.folder if out is None else Path(out)
+        folder = sweep.folder if out is None else place(str(out))
         return open_sweep(sweep.study.with_seeds(seeds), sweep.dataset, folder)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from sweeps import __version__
 from sweeps.commands import INTERRUPTED, REFUSED
+from sweeps.folder.objects import place
 from sweeps.interrupts import gentle, interrupted
 from sweeps.mistakes import Refused
 
@@ -26,8 +27,8 @@ OF_TABLES = ("cell", "seed", "metric", "low", "measure")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         with gentle() if options.command == "run" else contextlib.nullcontext():
             file = _file(options)
             command = getattr(importlib.import_module(f"sweeps.commands.{file}"), options.command)
@@ -83,7 +84,7 @@ def _add_studies(commands: Any) -> None:
         of_the_study = {"help": f"a path, or a shipped study's name ({what})", **of_the_study}
         sub.add_argument("study", metavar=what, **of_the_study)
         sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
-        sub.add_argument("--out", type=Path, metavar="DIR", help="study folder [runs/NAME]")
+        sub.add_argument("--out", type=place, metavar="DIR", help="study folder [runs/NAME]")
         return sub
 
     plan = add("plan", "show cells, seeds, packs and the estimated time; train nothing", "STUDY")

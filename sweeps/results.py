@@ -20,6 +20,7 @@ from models.diagnostics.table import DIAGNOSTICS, NAMES
 from models.scores import METRICS
 from sweeps import states
 from sweeps.folder import packfiles, storage
+from sweeps.folder.objects import place
 from sweeps.folder.seal import Damaged
 from sweeps.folder.storage import write_whole
 from sweeps.mistakes import Refused
@@ -291,7 +292,9 @@ def read(folder: str | Path) -> Results:
 
     Raises FileNotFoundError where the folder has none, Refused where one is damaged.
     """
-    return Results(*(_table(Path(folder) / f"{name}.parquet") for name in ("results", "summary")))
+    return Results(
+        *(_table(place(str(folder)) / f"{name}.parquet") for name in ("results", "summary"))
+    )
 
 
 def _table(path: Path) -> pa.Table:

@@ -14,6 +14,7 @@ from rich.console import Console
 from sweeps.estimate import estimate
 from sweeps.folder import damage
 from sweeps.folder.lock import hold, holder
+from sweeps.folder.objects import place
 from sweeps.journal import Journal
 from sweeps.launch import check_launcher
 from sweeps.mistakes import Refused
@@ -46,7 +47,7 @@ def open_study(name: str, seeds: int | None = None, out: Path | None = None) -> 
     """
     path = find_study(name)
     study, dataset = load_study(path)
-    inside = Path(name).is_dir() or path.name == "study.yaml"
+    inside = place(name).is_dir() or path.name == "study.yaml"
     folder = out or (path.parent if inside else Path("runs") / study.name)
     return open_sweep(study.with_seeds(seeds), dataset, folder, _to_stderr)
 

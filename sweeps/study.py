@@ -32,6 +32,7 @@ from models.streams import LARGEST_SEED
 from sweeps import grid
 from sweeps.bounded import Bounded
 from sweeps.cells import Cell, name_cells
+from sweeps.folder.objects import place
 from sweeps.mistakes import NAME_RULE, Mistake, Refused, did_you_mean, sentences, shown
 from sweeps.vary import USUAL, Part, Vary, asks_for_data, data_mistakes
 
@@ -158,7 +159,7 @@ def check_seeds(seeds: int | None) -> None:
 
 def find_study(name: str) -> Path:
     """Return the file of a path or of a shipped study; Refused where there is none."""
-    path = Path(name)
+    path = place(name)
     if path.is_dir() and (path / "study.yaml").is_file():
         return path / "study.yaml"
     if path.is_file():

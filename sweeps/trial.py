@@ -28,6 +28,7 @@ from models.train import TRAINER_VERSION, Trained, train
 from sweeps import checkpoints
 from sweeps.checkpoints import Keeper
 from sweeps.draws import Draw, Recipe
+from sweeps.folder.objects import place
 from sweeps.folder.storage import write_whole
 from sweeps.folder.timeline import FOLDER as TIMELINE
 from sweeps.folder.timeline import Timeline
@@ -138,7 +139,7 @@ def run_pack(job: Job, shared: Data, progress: Callable[[int], None] | None = No
     It goes on from what checkpoints hold of its members. `progress` hears of the optimiser steps
     that the members have, all together. Raises OSError where the study folder cannot be written.
     """
-    folder = Path(job.folder)
+    folder = place(job.folder)
     began = datetime.now(UTC).isoformat()
     timeline = Timeline({"pack": job.pack_id, "began": began, "gpus": list(job.gpus), **here()})
     data: Data | None = None
@@ -205,7 +206,7 @@ def here() -> dict[str, Any]:
 
 def _resumable(job: Job, data: Data) -> dict[int, Saved]:
     """Return by seed what the members can go on from; what does not fit is left where it is."""
-    found = checkpoints.read(Path(job.folder), job.run_ids)
+    found = checkpoints.read(place(job.folder), job.run_ids)
     count = len(data.images if data.rows is None else data.rows)
     fitting = {}
     for run_id, seed in zip(job.run_ids, job.seeds, strict=True):

@@ -13,6 +13,7 @@ from rich.console import Console
 from sweeps import overview
 from sweeps import status as state
 from sweeps.commands import INCOMPLETE, OK
+from sweeps.folder.objects import place
 from sweeps.mistakes import Refused
 
 
@@ -42,7 +43,7 @@ def _all(options: argparse.Namespace) -> int:
 
 def _of(options: argparse.Namespace) -> dict[str, Any]:
     """Return the status of a folder by its last call's plan, of a study by its file."""
-    folder = Path(options.study)
+    folder = place(options.study)
     if folder.is_dir() and not options.out:
         return state.status(folder, state.read_plan(folder))
     from sweeps.plan import as_json  # noqa: PLC0415 - torch, for the runs' identities

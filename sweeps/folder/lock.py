@@ -19,16 +19,16 @@ import shlex
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sweeps.folder import timeline
+from sweeps.folder.holder import NAME, Holder
+from sweeps.folder.objects import ObjectPath
 from sweeps.folder.packfiles import CHECKPOINTS, RECORDS, SIDECARS
 from sweeps.mistakes import Refused
 
-NAME = ".lock"
 FOLDERS = (RECORDS, *SIDECARS, CHECKPOINTS, timeline.FOLDER, "damaged", "figures", "tune")
 PATIENCE = 1.0  # seconds: `holder` takes the lock for an instant to see whether it is free
 PAUSE = 0.02
@@ -44,24 +44,6 @@ NOT_SAID = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionEr
 _held: set[int] = set()  # descriptors
 
 
-@dataclass(frozen=True)
-class Holder:
-    """Who holds a study folder; None where its file does not say."""
-
-    host: str | None = None
-    pid: int | None = None
-    since: datetime | None = None
-    command: str | None = None
-
-    @property
-    def words(self) -> str:
-        """Return who it is and since when, without an end."""
-        if self.host is None or self.since is None:
-            return "another process, of which nothing is known"
-        since = f"{self.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-        return f"'{self.command}', process {self.pid} on {self.host} since {since}"
-
-
 @contextlib.contextmanager
 def hold(folder: Path, command: str) -> Iterator[str | None]:
     """Hold a study folder, which is made where there is none; no other process or thread can.
@@ -70,6 +52,12 @@ def hold(folder: Path, command: str) -> Iterator[str | None]:
     somebody else's, else None. Raises Refused where another holds it, where the folder cannot be
     written, and where it holds links, which would have us write and move files elsewhere.
     """
+    if isinstance(folder, ObjectPath):
+        from sweeps.folder.lease import lease  # noqa: PLC0415 - the store's own client
+
+        with lease(folder, command):
+            yield None
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _refuse_links(folder)
@@ -98,6 +86,10 @@ def holder(folder: Path) -> Holder | None:
 
     Raises OSError where the lock's file is there and may not be read.
     """
+    if isinstance(folder, ObjectPath):
+        from sweeps.folder.lease import lessee  # noqa: PLC0415 - the store's own client
+
+        return lessee(folder)
     try:
         descriptor = os.open(folder / NAME, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from sweeps.folder import seal
+from sweeps.folder.objects import ObjectPath
 from sweeps.folder.seal import Damaged
 
 # What a writer that was killed leaves: see write_whole.
@@ -33,7 +34,11 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees all of it or the one before: temporary name, then rename.
 
     On return it outlives a power cut. Raises OSError where that fails, and leaves nothing behind.
+    In object storage it is one put.
     """
+    if isinstance(path, ObjectPath):
+        path.write_bytes(data)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:

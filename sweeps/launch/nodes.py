@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sweeps.folder.objects import place
 from sweeps.freshness import source_digest
 from sweeps.launch.environment import TOKEN
 from sweeps.mistakes import Refused
@@ -118,11 +119,11 @@ def _look(folder: str, token: str, source: str, gpus: float) -> str | None:
         wrong = missing(gpus)
         if wrong:
             return wrong
-    place = Path(folder)
+    there = place(folder)
     shared = "put it on storage that all nodes share, with --out"
-    if not sees_token(place, token):
+    if not sees_token(there, token):
         return f"does not see the study folder {folder}; {shared}"
-    trial = place / f"{TOKEN}-{socket.gethostname()}-{secrets.token_hex(4)}"
+    trial = there / f"{TOKEN}-{socket.gethostname()}-{secrets.token_hex(4)}"
     try:
         trial.write_bytes(b"")
     except OSError as failure:

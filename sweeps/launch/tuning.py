@@ -27,6 +27,7 @@ from typing import IO, Any
 import ray
 from ray import tune
 
+from sweeps.folder.objects import ObjectPath, place
 from sweeps.freshness import source_digest
 from sweeps.launch.devices import device_of
 from sweeps.launch.nodes import (
@@ -150,7 +151,7 @@ def _slots(opening: Mapping[str, Any]) -> int:
     resources: Resources = opening["resources"]
     slots = slots_of(alive(), resources)
     if opening["address"] != "local":
-        check_nodes(resources, Path(opening["folder"]), opening["token"], opening["source"])
+        check_nodes(resources, place(opening["folder"]), opening["token"], opening["source"])
     return slots
 
 
@@ -161,7 +162,7 @@ def _without(opening: Mapping[str, Any], before: Mapping[str, str], line: Line) 
     """
     if opening["address"] == "local":
         return {}
-    resources, folder = opening["resources"], Path(opening["folder"])
+    resources, folder = opening["resources"], place(opening["folder"])
     unfit = unfit_nodes(resources, folder, opening["token"], opening["source"])
     if unfit and not roomy_nodes(resources) - unfit.keys():
         raise Refused(unfit.values())
@@ -193,7 +194,7 @@ def _execute(
         tune_config=tune.TuneConfig(max_concurrent_trials=slots, reuse_actors=True),
         run_config=tune.RunConfig(
             name=f"round-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
-            storage_path=str(Path(opening["folder"]) / "tune"),
+            **_storage(place(opening["folder"]) / "tune"),
             callbacks=[Watcher(line)],
             verbose=0,
         ),
@@ -204,6 +205,13 @@ def _execute(
     except Exception as failure:  # noqa: BLE001 - the packs that have no records go round again
         error = f"{type(failure).__name__}: {failure}"
     line.say(event="end", error=error, broken=error is not None)
+
+
+def _storage(where: Path) -> dict[str, Any]:
+    """Return where Tune keeps its own state, which we never resume from."""
+    if isinstance(where, ObjectPath):
+        return {"storage_path": where.key, "storage_filesystem": where.files}
+    return {"storage_path": str(where)}
 
 
 def _request(resources: Resources, without: Iterable[str]) -> tune.PlacementGroupFactory:
@@ -225,7 +233,7 @@ def _trial(
         raise ImportError(msg)
     job = replace(table[config["pack"]], gpus=tuple(_given()))
     job = replace(job, device=device_of(about["gpus"]))
-    if about["token"] is not None and not sees_token(Path(job.folder), about["token"]):
+    if about["token"] is not None and not sees_token(place(job.folder), about["token"]):
         msg = f"{socket.gethostname()} does not see {job.folder}: it is not shared storage"
         raise FileNotFoundError(msg)
     where = here()

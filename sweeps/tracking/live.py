@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from sweeps.folder.objects import place
 from sweeps.folder.packfiles import RECORDS, listed
 from sweeps.folder.seal import Damaged
 from sweeps.folder.storage import read_parquet
@@ -53,7 +54,7 @@ class Live:
 
     def __init__(self, outline: Outline, uri: str) -> None:
         """Take the study; nothing is read or written before the first look."""
-        self.outline, self.uri, self.folder = outline, uri, Path(outline.folder)
+        self.outline, self.uri, self.folder = outline, uri, place(outline.folder)
         self.cells = {cell.cell_id: cell for cell in outline.cells}
         self.parts = Parts(self.folder)
         self.problem: str | None = None  # why the last look failed

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -198,9 +199,13 @@ class View:
         """Store files with a run at their places, again where the content is another."""
         known = _known_files(self.client.get_run(run_id).data.tags.get(FILES, ""))
         for place, path in files.items():
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:FILE_DIGEST]
+            data = path.read_bytes()
+            digest = hashlib.sha256(data).hexdigest()[:FILE_DIGEST]
             if known.get(place) != digest:
-                self.client.log_artifact(run_id, str(path), place.rpartition("/")[0] or None)
+                with tempfile.TemporaryDirectory() as folder:  # the study's may be no local one
+                    copy = Path(folder) / path.name
+                    copy.write_bytes(data)
+                    self.client.log_artifact(run_id, str(copy), place.rpartition("/")[0] or None)
                 known[place] = digest
                 self.client.set_tag(run_id, FILES, json.dumps(known))
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
+from sweeps.folder.objects import place
 from sweeps.tracking.outline import Outline
 from sweeps.tracking.place import Tracked, pending, written
 from sweeps.tracking.problems import sentence
@@ -61,7 +61,7 @@ def _write(
         members = [record for record in records if record["cell_id"] == cell.cell_id]
         state = status(len(members), cell.planned)
         parents[cell.cell_id] = view.put(cell_run(cell, row, members, study, state))
-    folder = Path(outline.folder)
+    folder = place(outline.folder)
     histories = lru_cache(maxsize=4)(partial(history, folder))
     for run in outline.runs:
         if record := known.get(run.run_id):

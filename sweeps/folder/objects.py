@@ -1,0 +1,204 @@
+"""Study folders in object storage: paths of `s3://` and `gs://`, through pyarrow's file systems.
+
+An object is put whole or not at all, so writing needs no second name; there are no folders, so
+making one does nothing. Credentials come from where the store's own tools take them
+(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS ...).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import os
+import stat as modes
+from collections.abc import Callable, Generator
+from pathlib import Path, PosixPath
+from typing import Any, ClassVar
+
+from pyarrow import fs
+
+from sweeps.mistakes import Refused
+
+REGION = "us-east-1"  # what stores of one's own expect
+DENIED = ("ACCESS_DENIED", "SIGNATURE_DOES_NOT_MATCH", "INVALID_ACCESS_KEY_ID", "FORBIDDEN")
+
+
+class ObjectPath(PosixPath):
+    """A path in a store, `/BUCKET/KEY`, that reads and writes there as a path does on a disk."""
+
+    scheme: ClassVar[str]
+
+    @property
+    def key(self) -> str:
+        """Return BUCKET/KEY, as file systems of pyarrow name an object."""
+        return "/".join(self.parts[1:])
+
+    @property
+    def files(self) -> fs.FileSystem:
+        """Return the store."""
+        return _store(self.scheme)
+
+    def __str__(self) -> str:
+        """Return it as users write it; without the scheme where it is relative."""
+        return f"{self.scheme}://{self.key}" if self.is_absolute() else super().__str__()
+
+    def __fspath__(self) -> str:
+        """Refuse: no call of the operating system reaches it."""
+        msg = f"{self} is in object storage, not on this machine's disks"
+        raise TypeError(msg)
+
+    def as_posix(self) -> str:
+        """Return it as text."""
+        return str(self)
+
+    def __reduce__(self) -> tuple[Callable[[str], Path], tuple[str]]:
+        """Travel as text."""
+        return place, (str(self),)
+
+    def resolve(self, strict: bool = False) -> ObjectPath:  # noqa: FBT001, FBT002 - as pathlib's
+        """Return itself: there are no links."""
+        del strict
+        return self
+
+    def read_bytes(self) -> bytes:
+        """Return an object whole. Raises FileNotFoundError, and OSError where the store fails."""
+        with self.files.open_input_file(self.key) as source:
+            data: bytes = source.readall()
+        return data
+
+    def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
+        """Return an object as text."""
+        return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
+
+    def write_bytes(self, data: Any) -> int:
+        """Put an object; a reader sees all of it or the one before."""
+        with self.files.open_output_stream(self.key) as sink:
+            sink.write(data)
+        return len(data)
+
+    def unlink(self, missing_ok: bool = False) -> None:  # noqa: FBT001, FBT002 - as pathlib's
+        """Delete an object."""
+        if not self.is_file():
+            if missing_ok:
+                return
+            raise FileNotFoundError(str(self))
+        self.files.delete_file(self.key)
+
+    def rename(self, target: Any) -> Any:
+        """Copy and delete, which is what stores have for it: a reader may see both for a moment."""
+        self.files.move(self.key, place(str(target)).key)  # type: ignore[attr-defined]
+        return target
+
+    def mkdir(self, *_: Any, **__: Any) -> None:
+        """Do nothing: a folder is there with its first object."""
+
+    def exists(self, **_: Any) -> bool:
+        """Return whether there is an object, or one below."""
+        return self._info().type != fs.FileType.NotFound
+
+    def is_file(self) -> bool:
+        """Return whether it is an object."""
+        return self._info().type == fs.FileType.File
+
+    def is_dir(self) -> bool:
+        """Return whether objects are below."""
+        return self._info().type == fs.FileType.Directory
+
+    def is_symlink(self) -> bool:
+        """Return False."""
+        return False
+
+    def stat(self, **_: Any) -> os.stat_result:
+        """Return size and time of an object. Raises FileNotFoundError."""
+        info = self._info()
+        if info.type == fs.FileType.NotFound:
+            raise FileNotFoundError(str(self))
+        mode = modes.S_IFREG if info.type == fs.FileType.File else modes.S_IFDIR
+        when = (info.mtime_ns or 0) / 1e9
+        return os.stat_result((mode | 0o644, 0, 0, 1, 0, 0, info.size or 0, when, when, when))
+
+    def iterdir(self) -> Generator[ObjectPath, None, None]:
+        """Yield what is directly below."""
+        selector = fs.FileSelector(self.key, allow_not_found=True)
+        for info in sorted(self.files.get_file_info(selector), key=lambda one: one.path):
+            yield self / info.base_name
+
+    def glob(self, pattern: str) -> Generator[ObjectPath, None, None]:
+        """Yield what matches, a pattern a level."""
+        first, _, rest = pattern.partition("/")
+        for one in self.iterdir():
+            if fnmatch.fnmatchcase(one.name, first):
+                yield from one.glob(rest) if rest else (one,)
+
+    def _info(self) -> fs.FileInfo:
+        info: fs.FileInfo = self.files.get_file_info(self.key)
+        return info
+
+
+class S3Path(ObjectPath):
+    """In S3, or in a store that speaks its language."""
+
+    scheme = "s3"
+
+
+class GcsPath(ObjectPath):
+    """In Google's storage."""
+
+    scheme = "gs"
+
+
+SCHEMES: dict[str, type[ObjectPath]] = {"s3": S3Path, "gs": GcsPath}
+
+
+def place(text: str) -> Path:
+    """Return a path on this machine, or in the store that its scheme names; Refused on another."""
+    scheme, separator, key = text.partition("://")
+    if not separator:
+        return Path(text)
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{one}://" for one in SCHEMES)
+        raise Refused([f"{text}: unknown kind of storage '{scheme}://'; known: a path, {known}"])
+    bucket = key.strip("/").partition("/")[0]
+    if not bucket or "@" in bucket:
+        what = "credentials have no place in it" if "@" in bucket else "it names no bucket"
+        raise Refused([f"{scheme}://...: {what}; expected {scheme}://BUCKET/PATH"])
+    _check(scheme, bucket)
+    return SCHEMES[scheme]("/" + key.strip("/"))
+
+
+@functools.cache
+def _check(scheme: str, bucket: str) -> None:
+    """Look at a bucket once in a process; Refused where it cannot be used, and why."""
+    text = f"{scheme}://{bucket}"
+    where = f" at {endpoint()}" if scheme == "s3" and endpoint() else ""
+    try:
+        if _store(scheme).get_file_info(bucket).type == fs.FileType.NotFound:
+            raise Refused([f"{text}: no such bucket{where}; make it first, or correct its name"])
+    except OSError as failure:
+        said = str(failure)
+        if any(word in said for word in DENIED):
+            fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a key that may use it"
+            raise Refused([f"{text}: the store{where} refuses these credentials; {fix}"]) from None
+        if "NETWORK_CONNECTION" in said:
+            fix = "correct AWS_ENDPOINT_URL, or start the store"
+            raise Refused([f"{text}: nothing answers{where}; {fix}"]) from None
+        raise Refused([f"{text}: cannot be used{where}: {said[:200]}"]) from None
+
+
+@functools.cache
+def _store(scheme: str) -> fs.FileSystem:
+    if scheme == "gs":
+        return fs.GcsFileSystem()
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or REGION
+    return fs.S3FileSystem(
+        endpoint_override=endpoint(),
+        region=region,
+        connect_timeout=10,
+        request_timeout=60,
+        allow_delayed_open=True,  # type: ignore[call-arg] # one put for what is not large
+    )
+
+
+def endpoint() -> str | None:
+    """Return the address of a store of one's own, None for Amazon's."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
