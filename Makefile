@@ -46,11 +46,12 @@ test-gpu: .venv/.ready-test ## the contracts of packs on CUDA, where torch sees 
 faults: .venv/.ready-test ## N random faults (200) against real sweeps; SEED as printed by another run
 	$(BIN)/python tests/faults/harness.py --faults $(N) $(addprefix --seed ,$(SEED))
 
-check: .venv/.ready-check ## format, lint, types, import direction
+check: .venv/.ready-check ## format, lint, types, import direction, cluster.yaml
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python cluster/check_config.py
 
 bench: .venv/.ready-run ## every benchmark, side by side with what it is compared to
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done

@@ -45,7 +45,9 @@ def decode(words: Sequence[str]) -> list[str]:
     """Return the arguments that were meant; end where they cannot be known."""
     if len(words) == 1 and words[0].startswith(ENCODED):
         try:
-            meant = json.loads(base64.b64decode(words[0].removeprefix(ENCODED), b"-_", True))
+            meant = json.loads(
+                base64.b64decode(words[0].removeprefix(ENCODED), b"-_", validate=True)
+            )
         except (ValueError, binascii.Error):
             refuse(f"{ENCODED}...: it was cut off or changed on its way; {HELP}")
         if not isinstance(meant, list) or not all(isinstance(word, str) for word in meant):

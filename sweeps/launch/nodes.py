@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.freshness import source_digest
 from sweeps.launch.environment import TOKEN
+from sweeps.launch.versions import differences, versions
 from sweeps.mistakes import Refused
 from sweeps.study import Resources
 
@@ -40,7 +41,7 @@ def slots_of(nodes: Sequence[Mapping[str, float]], resources: Resources) -> int:
 
 
 def check_nodes(resources: Resources, folder: Path, token: str, source: str) -> None:
-    """Refuse a cluster where a node that could train does not see the folder, or has other code."""
+    """Refuse a cluster where a node that could train does not see the folder, or differs."""
     unfit = unfit_nodes(resources, folder, token, source)
     if unfit:
         raise Refused(unfit.values())
@@ -52,12 +53,12 @@ def unfit_nodes(resources: Resources, folder: Path, token: str, source: str) -> 
     Each is asked to read the token, and to write a file and remove it.
     """
     look = ray.remote(num_cpus=0, max_retries=0)(_look)
-    asked = []
+    asked, ours = [], versions()
     for node in _alive():
         if _fits(node["Resources"], resources):
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             asks = look.options(scheduling_strategy=there)
-            task = asks.remote(str(folder), token, source, resources.gpus)
+            task = asks.remote(str(folder), token, source, ours, resources.gpus)
             asked.append((node, task))
     answers = [(node, _answer(task)) for node, task in asked]
     return {node["NodeID"]: f"node {_name(node)}: {said}" for node, said in answers if said}
@@ -108,8 +109,13 @@ def _answer(task: Any) -> str | None:
     return said
 
 
-def _look(folder: str, token: str, source: str, gpus: float) -> str | None:
+def _look(
+    folder: str, token: str, source: str, drivers: Mapping[str, str], gpus: float
+) -> str | None:
     """Say what is wrong on this node, if anything."""
+    other = differences(drivers)
+    if other:
+        return other
     if source_digest() != source:
         return "has another version of seedsweep; install the driver's there"
     if gpus:  # torch takes seconds to import

@@ -1,4 +1,4 @@
-"""Machines with sshd, as a lab has them, on this one: names, homes, /tmp and processes of their own.
+"""Machines with sshd, as a lab has them: names, homes, /tmp and processes of their own.
 
 They share a network that consists of loopback alone, so port 22 is theirs and nothing leaves it.
 When the process that holds the network ends, the kernel ends everything in it.
@@ -7,16 +7,14 @@ When the process that holds the network ends, the kernel ends everything in it.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import venv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from nodes import wait_for
@@ -25,7 +23,18 @@ ROOT = Path(__file__).parents[2]
 USER = "lab"
 SSHD = "/usr/sbin/sshd"
 LAPTOP, HEAD, WORKER = "10.77.0.1", "10.77.0.2", "10.77.0.3"
-NETWORK = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+# It ends with the tests also where they are killed.
+NETWORK = [
+    "setpriv",
+    "--pdeathsig=KILL",
+    "unshare",
+    "--net",
+    "--mount",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+]
 # /tmp becomes a folder of the machine's own, in which what the tests use lies where it always does.
 APART = """
 set -e
@@ -78,7 +87,7 @@ class Machine:
             "USER": USER,
             "LANG": "C.UTF-8",
             "PATH": f"{self.home}/seedsweep/.venv/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "KEPT": " ".join(sorted({str(ROOT), sys.prefix, sys.base_prefix, str(self.folder.parent)})),
+            "KEPT": " ".join({str(ROOT), sys.prefix, sys.base_prefix, str(self.folder.parent)}),
         }
 
     def run(self, *words: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
@@ -136,15 +145,14 @@ def laboratory() -> Iterator[Laboratory]:
         [*NETWORK, "sh", "-c", _addresses() + "echo up; exec sleep infinity"],
         stdout=subprocess.PIPE,
     )
+    found: list[Machine] = []
     try:
         assert network.stdout is not None
         assert network.stdout.readline() == b"up\n"
         inside = _child(network.pid)
         key = _keys(folder)
-        found = [
-            _machine(folder, name, address, inside)
-            for name, address in (("laptop", LAPTOP), ("head", HEAD), ("worker", WORKER))
-        ]
+        for name, address in (("laptop", LAPTOP), ("head", HEAD), ("worker", WORKER)):
+            found.append(_machine(folder, name, address, inside))
         (folder / "shared").mkdir()
         for machine in found[1:]:
             _serve(machine)
@@ -152,6 +160,9 @@ def laboratory() -> Iterator[Laboratory]:
     finally:
         network.kill()
         network.communicate()
+        for machine in found:
+            if machine.server is not None:
+                machine.server.wait(20)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -175,7 +186,7 @@ def _machine(folder: Path, name: str, address: str, network: int) -> Machine:
     (machine.folder / "hosts").write_text(f"127.0.0.1 localhost\n{address} {name}\n")
     user = f"{USER}:*:0:0::{machine.home}:/bin/bash\n"
     (machine.folder / "passwd").write_text(user + Path("/etc/passwd").read_text())
-    (machine.home / ".bashrc").write_text("# as every system's\n")
+    (machine.home / ".bashrc").write_text(f"export NODE_IP={address}\n")
     _environment(machine.home / "seedsweep" / ".venv")
     pip = machine.home / ".config" / "pip" / "pip.conf"
     pip.parent.mkdir(parents=True)

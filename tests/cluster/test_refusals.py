@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from nodes import ALONE, HEAD, SECOND, Cluster, Driver, free_port, mount_over
 from studies import tiny, write
+
+from sweeps.launch.versions import versions
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -118,6 +121,23 @@ def test_storage_that_a_node_cannot_use(
         "put it on storage that all nodes share, with --out\n"
     )
     assert sorted(path.name for path in driver.folder.iterdir()) == [".lock", "progress.json"]
+
+
+@pytest.mark.usefixtures("apart")
+def test_a_node_with_other_versions(
+    cluster: Cluster, drive: Callable[..., Driver], tmp_path: Path
+) -> None:
+    """Ray itself lets no node in that has another Ray or Python."""
+    other = tmp_path / "other" / "torch-1.0.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 1.0+cpu\n")
+    cluster.join(f"export PYTHONPATH={shlex.quote(str(other.parent))}")
+    ours = versions()["torch"]
+    assert "+" not in ours
+    assert refusal(drive(cluster, "--launcher", cluster.address)) == (
+        f"node second ({SECOND}): has torch 1.0, the driver torch {ours}; "
+        "install the same versions there\n"
+    )
 
 
 def test_more_than_this_machine_has(tmp_path: Path) -> None:
