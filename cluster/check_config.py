@@ -75,7 +75,7 @@ def mistakes(text: str, folder: Path = HERE) -> Iterator[str]:
         if not here.startswith("~") and not (folder / here).exists():
             yield f"file_mounts.{there}: there is no {here} here"
     for key in COMMANDS:
-        for number, command in enumerate(found[key]):
+        for number, command in enumerate(config.get(key, [])):
             yield from (f"{key}[{number}]: {said}" for said in _wrong(command))
 
 

@@ -19,6 +19,7 @@ from sweeps.mistakes import Refused
 from sweeps.study import Resources
 
 PATIENCE = 120.0  # seconds for a node to start a worker and answer
+OTHER = "has another version of seedsweep; install the driver's there"
 
 
 def slots_of(nodes: Sequence[Mapping[str, float]], resources: Resources) -> int:
@@ -104,6 +105,8 @@ def _answer(task: Any) -> str | None:
     except ray.exceptions.RayError as failure:
         if "No module named 'sweeps'" in str(failure):
             return "has no seedsweep; install it there, in the environment that Ray runs in"
+        if "_look() " in str(failure):  # it has one that is asked otherwise
+            return OTHER
         lines = str(failure).strip().splitlines()
         return f"cannot run a task: {lines[-1] if lines else type(failure).__name__}"
     return said
@@ -117,7 +120,7 @@ def _look(
     if other:
         return other
     if source_digest() != source:
-        return "has another version of seedsweep; install the driver's there"
+        return OTHER
     if gpus:  # torch takes seconds to import
         from sweeps.launch.devices import missing  # noqa: PLC0415
 
