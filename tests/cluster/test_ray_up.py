@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -34,6 +35,12 @@ def edited(laboratory: Laboratory) -> str:
         to_fill.remove(place)
     assert not to_fill
     return "\n".join(lines) + "\n"
+
+
+def encoded(*words: str) -> str:
+    """Return what the script makes of words on a laptop."""
+    call = [sys.executable, ROOT / SCRIPT, "--encode", *words]
+    return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +88,11 @@ def test_from_a_laptop_to_a_cluster_and_back(lab: Laboratory, reference: Referen
     assert len({row["pack"] for row in records(folder)}) == PACKS
     assert {row["host"] for row in records(folder)} == {"head", "worker"}
 
+    missing = encoded("~/it's missing; $(touch gone).yaml", "--json")
+    refused = lab.laptop.run("ray", "submit", config, SCRIPT, "--", missing)
+    assert refused.returncode == 1, "Ray's own, for every exit code but 0"
+    assert "it's missing; $(touch gone).yaml: no such file" in refused.stdout
+    assert not any(lab.folder.glob("*/home/gone"))
     down = lab.laptop.run("ray", "down", "-y", config)
     assert down.returncode == 0, down.stdout
     for machine, before in zip((lab.head, lab.worker), started, strict=True):
