@@ -49,11 +49,12 @@ faults: .venv/.ready-test ## N random faults (200) against real sweeps; SEED as 
 containers: .venv/.ready-test ## the image and a cluster of containers: a study, a killed worker, MLflow's page
 	$(BIN)/python tests/containers/harness.py $(ARGS)
 
-check: .venv/.ready-check ## format, lint, types, import direction, containers' files
+check: .venv/.ready-check ## format, lint, types, import direction, files of clusters and containers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python cluster/check_config.py
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
 	$(BIN)/hadolint docker/Dockerfile tests/containers/postgres.Dockerfile
 	$(BIN)/python docker/check_kuberay.py

@@ -251,7 +251,7 @@ def test_each_dependency_names_a_file_that_imports_it() -> None:
             assert any(f"{one}.".startswith(f"{module}.") for one in found), f"{file}: {name}"
 
 
-@pytest.mark.parametrize("extra", ["test", "check", "image"])
+@pytest.mark.parametrize("extra", ["test", "check", "cluster", "image", "s3", "test-s3"])
 def test_each_tool_names_a_file_that_uses_it(extra: str) -> None:
     for requirement, comment in dependencies(extra):
         file = ROOT / comment.partition(":")[0]

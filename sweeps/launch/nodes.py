@@ -15,10 +15,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sweeps.folder.objects import place
 from sweeps.freshness import source_digest
 from sweeps.launch.environment import TOKEN
+from sweeps.launch.versions import differences, versions
 from sweeps.mistakes import Refused
 from sweeps.study import Resources
 
 PATIENCE = 120.0  # seconds for a node to start a worker and answer
+OTHER = "has another version of seedsweep; install the driver's there"
 
 
 def slots_of(nodes: Sequence[Mapping[str, float]], resources: Resources) -> int:
@@ -41,7 +43,7 @@ def slots_of(nodes: Sequence[Mapping[str, float]], resources: Resources) -> int:
 
 
 def check_nodes(resources: Resources, folder: Path, token: str, source: str) -> None:
-    """Refuse a cluster where a node that could train does not see the folder, or has other code."""
+    """Refuse a cluster where a node that could train does not see the folder, or differs."""
     unfit = unfit_nodes(resources, folder, token, source)
     if unfit:
         raise Refused(unfit.values())
@@ -53,12 +55,12 @@ def unfit_nodes(resources: Resources, folder: Path, token: str, source: str) -> 
     Each is asked to read the token, and to write a file and remove it.
     """
     look = ray.remote(num_cpus=0, max_retries=0)(_look)
-    asked = []
+    asked, ours = [], versions()
     for node in _alive():
         if _fits(node["Resources"], resources):
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             asks = look.options(scheduling_strategy=there)
-            task = asks.remote(str(folder), token, source, resources.gpus)
+            task = asks.remote(str(folder), token, source, ours, resources.gpus)
             asked.append((node, task))
     answers = [(node, _answer(task)) for node, task in asked]
     return {node["NodeID"]: f"node {_name(node)}: {said}" for node, said in answers if said}
@@ -104,15 +106,22 @@ def _answer(task: Any) -> str | None:
     except ray.exceptions.RayError as failure:
         if "No module named 'sweeps'" in str(failure):
             return "has no seedsweep; install it there, in the environment that Ray runs in"
+        if "_look() " in str(failure):  # it has one that is asked otherwise
+            return OTHER
         lines = str(failure).strip().splitlines()
         return f"cannot run a task: {lines[-1] if lines else type(failure).__name__}"
     return said
 
 
-def _look(folder: str, token: str, source: str, gpus: float) -> str | None:
+def _look(
+    folder: str, token: str, source: str, drivers: Mapping[str, str], gpus: float
+) -> str | None:
     """Say what is wrong on this node, if anything."""
+    other = differences(drivers)
+    if other:
+        return other
     if source_digest() != source:
-        return "has another version of seedsweep; install the driver's there"
+        return OTHER
     if gpus:  # torch takes seconds to import
         from sweeps.launch.devices import missing  # noqa: PLC0415
 

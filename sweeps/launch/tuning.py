@@ -39,6 +39,7 @@ from sweeps.launch.nodes import (
     unfit_nodes,
 )
 from sweeps.launch.reach import check_reachable
+from sweeps.launch.versions import differences, versions
 from sweeps.mistakes import Refused
 from sweeps.study import Resources
 from sweeps.trial import Data, Job, here, run_pack
@@ -183,6 +184,7 @@ def _execute(
     table = {job.pack_id: job for job in jobs}
     token = opening["token"] if opening["address"] != "local" else None
     about = {"token": token, "source": opening["source"], "gpus": resources.gpus}
+    about["versions"] = versions()
     trainable = tune.with_resources(
         tune.with_parameters(_trial, table=table, data=data, about=about),
         _request(resources, without),
@@ -230,6 +232,10 @@ def _trial(
     """Run one pack on a worker, telling now and then how far it is."""
     if source_digest() != about["source"]:
         msg = f"{socket.gethostname()} has another version of seedsweep than the driver"
+        raise ImportError(msg)
+    other = differences(about["versions"])
+    if other:
+        msg = f"{socket.gethostname()} {other}"
         raise ImportError(msg)
     job = replace(table[config["pack"]], gpus=tuple(_given()))
     job = replace(job, device=device_of(about["gpus"]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -13,8 +15,11 @@ import pytest
 from nodes import ALONE, HEAD, SECOND, Cluster, Driver, free_port, mount_over
 from studies import tiny, write
 
+from sweeps.launch.versions import versions
+
 pytestmark = pytest.mark.timeout(1200)
 
+ROOT = Path(__file__).parents[2]
 START = "start one with: ray start --head --port 6379"
 WRONG = "f" * 32
 
@@ -118,6 +123,51 @@ def test_storage_that_a_node_cannot_use(
         "put it on storage that all nodes share, with --out\n"
     )
     assert sorted(path.name for path in driver.folder.iterdir()) == [".lock", "progress.json"]
+
+
+def first(folder: Path) -> str:
+    """Return the command that has a node import from a folder before all others."""
+    return f"export PYTHONPATH={shlex.quote(str(folder))}:$PYTHONPATH"
+
+
+@pytest.mark.usefixtures("apart")
+def test_a_node_with_other_versions(
+    cluster: Cluster, drive: Callable[..., Driver], tmp_path: Path
+) -> None:
+    """Ray itself lets no node in that has another Ray or Python."""
+    other = tmp_path / "other" / "torch-1.0.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 1.0+cpu\n")
+    cluster.join(first(other.parent))
+    ours = versions()["torch"]
+    assert "+" not in ours
+    assert refusal(drive(cluster, "--launcher", cluster.address)) == (
+        f"node second ({SECOND}): has torch 1.0, the driver torch {ours}; "
+        "install the same versions there\n"
+    )
+
+
+@pytest.mark.usefixtures("apart")
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("PATIENCE = 120.0", "PATIENCE = 121.0"), ("token: str, source: str, drivers", "drivers")],
+    ids=["a number", "what it is asked"],
+)
+def test_a_node_with_another_seedsweep(
+    before: str, after: str, cluster: Cluster, drive: Callable[..., Driver], tmp_path: Path
+) -> None:
+    """It is told by its sources, whatever it calls itself."""
+    other = tmp_path / "other"
+    for package in ("models", "sweeps"):
+        shutil.copytree(ROOT / package, other / package)
+    changed = other / "sweeps" / "launch" / "nodes.py"
+    text = changed.read_text()
+    assert before in text
+    changed.write_text(text.replace(before, after))
+    cluster.join(first(other))
+    assert refusal(drive(cluster, "--launcher", cluster.address)) == (
+        f"node second ({SECOND}): has another version of seedsweep; install the driver's there\n"
+    )
 
 
 def test_more_than_this_machine_has(tmp_path: Path) -> None:
