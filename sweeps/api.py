@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from sweeps.folder.objects import place
+from sweeps.folder.places import place
 from sweeps.mistakes import Refused
 
 if TYPE_CHECKING:

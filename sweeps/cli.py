@@ -12,7 +12,7 @@ from typing import Any
 
 from sweeps import __version__
 from sweeps.commands import INTERRUPTED, REFUSED
-from sweeps.folder.objects import place
+from sweeps.folder.places import place
 from sweeps.interrupts import gentle, interrupted
 from sweeps.mistakes import Refused
 

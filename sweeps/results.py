@@ -20,7 +20,7 @@ from models.diagnostics.table import DIAGNOSTICS, NAMES
 from models.scores import METRICS
 from sweeps import states
 from sweeps.folder import packfiles, storage
-from sweeps.folder.objects import place
+from sweeps.folder.places import place
 from sweeps.folder.seal import Damaged
 from sweeps.folder.storage import write_whole
 from sweeps.mistakes import Refused

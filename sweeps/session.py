@@ -14,7 +14,7 @@ from rich.console import Console
 from sweeps.estimate import estimate
 from sweeps.folder import damage
 from sweeps.folder.lock import hold, holder
-from sweeps.folder.objects import place
+from sweeps.folder.places import place
 from sweeps.journal import Journal
 from sweeps.launch import check_launcher
 from sweeps.mistakes import Refused

@@ -32,7 +32,7 @@ from models.streams import LARGEST_SEED
 from sweeps import grid
 from sweeps.bounded import Bounded
 from sweeps.cells import Cell, name_cells
-from sweeps.folder.objects import place
+from sweeps.folder.places import place
 from sweeps.mistakes import NAME_RULE, Mistake, Refused, did_you_mean, sentences, shown
 from sweeps.vary import USUAL, Part, Vary, asks_for_data, data_mistakes
 

@@ -28,7 +28,7 @@ from models.train import TRAINER_VERSION, Trained, train
 from sweeps import checkpoints
 from sweeps.checkpoints import Keeper
 from sweeps.draws import Draw, Recipe
-from sweeps.folder.objects import place
+from sweeps.folder.places import place
 from sweeps.folder.storage import write_whole
 from sweeps.folder.timeline import FOLDER as TIMELINE
 from sweeps.folder.timeline import Timeline

@@ -13,7 +13,7 @@ from rich.console import Console
 from sweeps import overview
 from sweeps import status as state
 from sweeps.commands import INCOMPLETE, OK
-from sweeps.folder.objects import place
+from sweeps.folder.places import place
 from sweeps.mistakes import Refused
 
 

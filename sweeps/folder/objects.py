@@ -11,8 +11,8 @@ import fnmatch
 import functools
 import os
 import stat as modes
-from collections.abc import Callable, Generator
-from pathlib import Path, PosixPath
+from collections.abc import Generator
+from pathlib import PosixPath
 from typing import Any, ClassVar
 
 from pyarrow import fs
@@ -51,9 +51,9 @@ class ObjectPath(PosixPath):
         """Return it as text."""
         return str(self)
 
-    def __reduce__(self) -> tuple[Callable[[str], Path], tuple[str]]:
+    def __reduce__(self) -> tuple[type[ObjectPath], tuple[str]]:
         """Travel as text."""
-        return place, (str(self),)
+        return type(self), (super().__str__(),)
 
     def resolve(self, strict: bool = False) -> ObjectPath:  # noqa: FBT001, FBT002 - as pathlib's
         """Return itself: there are no links."""
@@ -86,7 +86,7 @@ class ObjectPath(PosixPath):
 
     def rename(self, target: Any) -> Any:
         """Copy and delete, which is what stores have for it: a reader may see both for a moment."""
-        self.files.move(self.key, place(str(target)).key)  # type: ignore[attr-defined]
+        self.files.move(self.key, type(self)(target).key)
         return target
 
     def mkdir(self, *_: Any, **__: Any) -> None:
@@ -150,14 +150,12 @@ class GcsPath(ObjectPath):
 SCHEMES: dict[str, type[ObjectPath]] = {"s3": S3Path, "gs": GcsPath}
 
 
-def place(text: str) -> Path:
-    """Return a path on this machine, or in the store that its scheme names; Refused on another."""
-    scheme, separator, key = text.partition("://")
-    if not separator:
-        return Path(text)
+def object_at(address: str) -> ObjectPath:
+    """Return the path of SCHEME://BUCKET/KEY, in a bucket that can be used; Refused otherwise."""
+    scheme, _, key = address.partition("://")
     if scheme not in SCHEMES:
         known = ", ".join(f"{one}://" for one in SCHEMES)
-        raise Refused([f"{text}: unknown kind of storage '{scheme}://'; known: a path, {known}"])
+        raise Refused([f"{address}: unknown kind of storage '{scheme}://'; known: a path, {known}"])
     bucket = key.strip("/").partition("/")[0]
     if not bucket or "@" in bucket:
         what = "credentials have no place in it" if "@" in bucket else "it names no bucket"

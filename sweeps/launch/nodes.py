@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweeps.folder.objects import place
+from sweeps.folder.places import place
 from sweeps.freshness import source_digest
 from sweeps.launch.environment import TOKEN
 from sweeps.launch.versions import differences, versions

@@ -27,7 +27,8 @@ from typing import IO, Any
 import ray
 from ray import tune
 
-from sweeps.folder.objects import ObjectPath, place
+from sweeps.folder.objects import ObjectPath
+from sweeps.folder.places import place
 from sweeps.freshness import source_digest
 from sweeps.launch.devices import device_of
 from sweeps.launch.nodes import (

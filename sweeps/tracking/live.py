@@ -9,8 +9,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from sweeps.folder.objects import place
 from sweeps.folder.packfiles import RECORDS, listed
+from sweeps.folder.places import place
 from sweeps.folder.seal import Damaged
 from sweeps.folder.storage import read_parquet
 from sweeps.states import DONE, that_count

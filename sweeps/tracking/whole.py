@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from typing import Any
 
-from sweeps.folder.objects import place
+from sweeps.folder.places import place
 from sweeps.tracking.outline import Outline
 from sweeps.tracking.place import Tracked, pending, written
 from sweeps.tracking.problems import sentence

@@ -19,7 +19,8 @@ from nodes import BIN, Cluster, Driver, children, running, wait_for
 from recorded import RUNS, Reference, rows
 
 from sweeps.folder import lease, objects
-from sweeps.folder.objects import ObjectPath, place
+from sweeps.folder.objects import ObjectPath
+from sweeps.folder.places import place
 from sweeps.mistakes import Refused
 from sweeps.results import read, read_records
 
