@@ -7,6 +7,7 @@ making one does nothing. Credentials come from where the store's own tools take 
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import functools
 import os
@@ -70,6 +71,13 @@ class ObjectPath(PosixPath):
         """Return an object as text."""
         return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
 
+    def open(self, mode: str = "r", *_: Any, **__: Any) -> Any:  # type: ignore[override]
+        """Open an object to read parts of it, as bytes."""
+        if mode != "rb":
+            msg = f"{self}: an object is read as bytes and written whole"
+            raise ValueError(msg)
+        return self.files.open_input_file(self.key)
+
     def write_bytes(self, data: Any) -> int:
         """Put an object; a reader sees all of it or the one before."""
         with self.files.open_output_stream(self.key) as sink:
@@ -91,6 +99,13 @@ class ObjectPath(PosixPath):
 
     def mkdir(self, *_: Any, **__: Any) -> None:
         """Do nothing: a folder is there with its first object."""
+
+    def rmdir(self) -> None:
+        """Delete what a store keeps of a folder that has become empty. Raises OSError."""
+        if next(self.iterdir(), None) is not None:
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(self))
+        if self.is_dir():
+            self.files.delete_dir(self.key)
 
     def exists(self, **_: Any) -> bool:
         """Return whether there is an object, or one below."""
