@@ -187,10 +187,13 @@ def test_what_a_job_is_told() -> None:
 
 def test_a_study_folder_is_an_absolute_path() -> None:
     travel.check_out("/shared/study")
+    travel.check_out("s3://bucket/study")  # which the laptop may not be able to see
+    with pytest.raises(Refused, match="credentials have no place in it"):
+        travel.check_out("s3://key:secret@bucket/study")
     with pytest.raises(Refused) as caught:
         travel.check_out("runs/study")
     assert str(caught.value) == (
-        "--out runs/study: expected an absolute path, on storage that all nodes share"
+        "--out runs/study: expected an absolute path, on storage that all nodes share, or s3://"
     )
 
 

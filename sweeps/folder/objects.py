@@ -71,7 +71,7 @@ class ObjectPath(PosixPath):
         """Return an object as text."""
         return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
 
-    def open(self, mode: str = "r", *_: Any, **__: Any) -> Any:  # type: ignore[override]
+    def open(self, mode: str = "r", *_: Any, **__: Any) -> Any:
         """Open an object to read parts of it, as bytes."""
         if mode != "rb":
             msg = f"{self}: an object is read as bytes and written whole"
@@ -162,21 +162,13 @@ class GcsPath(ObjectPath):
     scheme = "gs"
 
 
-SCHEMES: dict[str, type[ObjectPath]] = {"s3": S3Path, "gs": GcsPath}
+CLASSES: dict[str, type[ObjectPath]] = {one.scheme: one for one in (S3Path, GcsPath)}
 
 
-def object_at(address: str) -> ObjectPath:
-    """Return the path of SCHEME://BUCKET/KEY, in a bucket that can be used; Refused otherwise."""
-    scheme, _, key = address.partition("://")
-    if scheme not in SCHEMES:
-        known = ", ".join(f"{one}://" for one in SCHEMES)
-        raise Refused([f"{address}: unknown kind of storage '{scheme}://'; known: a path, {known}"])
-    bucket = key.strip("/").partition("/")[0]
-    if not bucket or "@" in bucket:
-        what = "credentials have no place in it" if "@" in bucket else "it names no bucket"
-        raise Refused([f"{scheme}://...: {what}; expected {scheme}://BUCKET/PATH"])
-    _check(scheme, bucket)
-    return SCHEMES[scheme]("/" + key.strip("/"))
+def object_at(scheme: str, key: str) -> ObjectPath:
+    """Return the path of BUCKET/KEY in a store; Refused where the bucket cannot be used."""
+    _check(scheme, key.partition("/")[0])
+    return CLASSES[scheme](f"/{key}")
 
 
 @functools.cache

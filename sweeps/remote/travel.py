@@ -21,8 +21,11 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from models.datasets import PATHS
+from models.datasets.cache import cache_folder
 from models.datasets.folder import FORMATS
 from sweeps import __version__
+from sweeps.folder.objects import ObjectPath
+from sweeps.folder.places import in_store
 from sweeps.folder.storage import write_whole
 from sweeps.freshness import source_digest
 from sweeps.mistakes import Refused
@@ -86,10 +89,11 @@ def pack(path: Path, seeds: int | None, host: str, folder: Path) -> Luggage:
 
 
 def unpack(file: str, digest: str, out: Path) -> tuple[Path, str | None]:
-    """Take what came with a job into its study folder; return the study's file there.
+    """Take what came with a job into its study folder; return where the study's file is read.
 
-    Also a sentence where this cluster has other code than the one that submitted. Raises Refused
-    where anything is not what was sent.
+    That is there; of a folder in a store, in a copy on this machine, since datasets are read from
+    disks. Also a sentence where this cluster has other code than the one that submitted. Raises
+    Refused where anything is not what was sent.
     """
     listing = _came(LIST)
     if _sha256(listing) != digest:
@@ -102,25 +106,30 @@ def unpack(file: str, digest: str, out: Path) -> tuple[Path, str | None]:
         read[name] = _came(name)
         if _sha256(read[name]) != expected:
             raise Refused([_changed(name, expected, _sha256(read[name]))])
+    in_a_store = isinstance(out, ObjectPath)
+    home = cache_folder() / KEPT / digest[:LETTERS] if in_a_store else out
     try:
-        for name, data in read.items():
-            if not _holds(out / KEPT / name, data):
-                write_whole(out / KEPT / name, data)
-        os.chdir(out)  # the package goes with the job; what is written beside it would too
+        for folder in {out, home}:
+            for name, data in read.items():
+                if not _holds(folder / KEPT / name, data):
+                    write_whole(folder / KEPT / name, data)
+        os.chdir(home)  # the package goes with the job; what is written beside it would too
     except OSError as failure:
-        reason = f"{out}: the study folder cannot be written: {failure.strerror}"
+        reason = f"{out}: the study folder cannot be written: {failure.strerror or failure}"
         raise Refused([f"{reason}; choose another with --out"]) from None
     other = None
     if content["source"] != source_digest():
         other = f"the cluster has another seedsweep ({__version__}) than who submitted this"
         other += f" ({content['seedsweep']}); what counts is the cluster's"
-    return out / KEPT / file, other
+    return home / KEPT / file, other
 
 
 def check_out(out: str) -> None:
     """Refuse a study folder that is not the same place on every node."""
-    if not Path(out).is_absolute():
-        text = f"--out {out}: expected an absolute path, on storage that all nodes share"
+    if "://" in out:
+        in_store(out)
+    elif not Path(out).is_absolute():
+        text = f"--out {out}: expected an absolute path, on storage that all nodes share, or s3://"
         raise Refused([text])
 
 

@@ -16,14 +16,15 @@ from typing import Any
 
 import pytest
 from nodes import BIN, Cluster, Driver, children, running, wait_for
-from recorded import rows
+from recorded import STUDY, rows
+from studies import write
 
 from sweeps import api
 from sweeps.folder import lease, objects
 from sweeps.folder.objects import ObjectPath
 from sweeps.folder.places import place
 from sweeps.mistakes import Refused
-from sweeps.results import read, read_records
+from sweeps.results import read_records
 from sweeps.study import find_study
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("apart")]
@@ -183,22 +184,16 @@ def test_two_nodes_a_killed_worker_and_a_resume(
     answer = json.loads(out)
     assert (answer["planned"], answer["out"]) == (120, str(folder))
     assert answer["trained"] < 120
-    assert rows_of(folder) == rows(quickstart)
+    assert rows(folder) == rows(quickstart)
     assert not (folder / ".lock").exists()
     assert not (folder / "checkpoints").exists()
     assert (folder / "report.html").read_bytes().startswith(b"<!doctype html>")
 
 
-def rows_of(folder: ObjectPath) -> list[dict[str, Any]]:
-    from sweeps.results import NOT_DETERMINISTIC  # noqa: PLC0415
-
-    table = read(folder).runs.drop_columns(list(NOT_DETERMINISTIC)).to_pylist()
-    return sorted(table, key=lambda row: str(row["run_id"]))
-
-
 def test_of_two_drivers_one_wins(
-    two: Cluster, drive: Callable[..., Driver], folder: ObjectPath
+    two: Cluster, drive: Callable[..., Driver], folder: ObjectPath, tmp_path: Path
 ) -> None:
+    write(tmp_path, {**STUDY, "seeds": 1})
     arguments = ["--launcher", "inline", "--out", str(folder)]
     drivers = [drive(two, *arguments) for _ in range(2)]
     ends = [driver.finish() for driver in drivers]
