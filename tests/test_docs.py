@@ -38,7 +38,7 @@ PAGES = [
 ]
 TABLE = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- /table -->)", re.DOTALL)
 # Where a package is imported under another name than it is installed by, or by another's leave.
-IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn"}
+IMPORTED_AS = {"google-cloud-storage": "google", "pillow": "PIL", "scikit-learn": "sklearn"}
 BROUGHT_BY = {"botocore": "boto3", "markupsafe": "jinja2", "pydantic_core": "pydantic"}
 OURS = {"models", "sweeps"}
 
@@ -253,7 +253,7 @@ def test_each_dependency_names_a_file_that_imports_it() -> None:
             assert any(f"{one}.".startswith(f"{module}.") for one in found), f"{file}: {name}"
 
 
-@pytest.mark.parametrize("extra", ["test", "check", "cluster", "image", "s3", "test-s3"])
+@pytest.mark.parametrize("extra", ["test", "check", "cluster", "gs", "image", "s3", "test-s3"])
 def test_each_tool_names_a_file_that_uses_it(extra: str) -> None:
     for requirement, comment in dependencies(extra):
         file = ROOT / comment.partition(":")[0]
@@ -262,7 +262,8 @@ def test_each_tool_names_a_file_that_uses_it(extra: str) -> None:
 
 def test_nothing_is_imported_that_is_not_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = [*project["dependencies"], *project["optional-dependencies"]["s3"]]
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *extras["s3"], *extras["gs"]]
     names = [Requirement(one).name for one in needed]
     declared = {IMPORTED_AS.get(name, name).partition(".")[0] for name in names}
     known = declared | OURS | set(sys.stdlib_module_names)

@@ -13,6 +13,7 @@ import functools
 import os
 import stat as modes
 from collections.abc import Generator
+from datetime import timedelta
 from pathlib import PosixPath
 from typing import Any, ClassVar
 
@@ -21,7 +22,16 @@ from pyarrow import fs
 from sweeps.mistakes import Refused
 
 REGION = "us-east-1"  # what stores of one's own expect
-DENIED = ("ACCESS_DENIED", "SIGNATURE_DOES_NOT_MATCH", "INVALID_ACCESS_KEY_ID", "FORBIDDEN")
+RETRIED = timedelta(seconds=60)  # pyarrow's own for Google is a quarter of an hour
+DENIED = (
+    *("ACCESS_DENIED", "SIGNATURE_DOES_NOT_MATCH", "INVALID_ACCESS_KEY_ID", "FORBIDDEN"),
+    *("PERMISSION_DENIED", "UNAUTHENTICATED"),
+)
+SILENT = ("NETWORK_CONNECTION", "UNAVAILABLE")
+VARIABLES = {
+    "s3": ("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"),
+    "gs": ("GOOGLE_APPLICATION_CREDENTIALS", "STORAGE_EMULATOR_HOST"),
+}
 
 
 class ObjectPath(PosixPath):
@@ -175,17 +185,19 @@ def object_at(scheme: str, key: str) -> ObjectPath:
 def _check(scheme: str, bucket: str) -> None:
     """Look at a bucket once in a process; Refused where it cannot be used, and why."""
     text = f"{scheme}://{bucket}"
-    where = f" at {endpoint()}" if scheme == "s3" and endpoint() else ""
+    own = endpoint() if scheme == "s3" else emulator()
+    where = f" at {own}" if own else ""
+    key, address = VARIABLES[scheme]
     try:
         if _store(scheme).get_file_info(bucket).type == fs.FileType.NotFound:
             raise Refused([f"{text}: no such bucket{where}; make it first, or correct its name"])
     except OSError as failure:
         said = str(failure)
         if any(word in said for word in DENIED):
-            fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a key that may use it"
+            fix = f"set {key} to a key that may use it"
             raise Refused([f"{text}: the store{where} refuses these credentials; {fix}"]) from None
-        if "NETWORK_CONNECTION" in said:
-            fix = "correct AWS_ENDPOINT_URL, or start the store"
+        if any(word in said for word in SILENT):
+            fix = f"correct {address}, or start the store"
             raise Refused([f"{text}: nothing answers{where}; {fix}"]) from None
         raise Refused([f"{text}: cannot be used{where}: {said[:200]}"]) from None
 
@@ -193,7 +205,13 @@ def _check(scheme: str, bucket: str) -> None:
 @functools.cache
 def _store(scheme: str) -> fs.FileSystem:
     if scheme == "gs":
-        return fs.GcsFileSystem()
+        host = emulator()
+        if host is None:
+            return fs.GcsFileSystem(retry_time_limit=RETRIED)
+        kind, _, where = host.partition("://")
+        return fs.GcsFileSystem(
+            anonymous=True, scheme=kind, endpoint_override=where, retry_time_limit=RETRIED
+        )
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or REGION
     return fs.S3FileSystem(
         endpoint_override=endpoint(),
@@ -202,6 +220,11 @@ def _store(scheme: str) -> fs.FileSystem:
         request_timeout=60,
         allow_delayed_open=True,  # type: ignore[call-arg] # one put for what is not large
     )
+
+
+def emulator() -> str | None:
+    """Return the address of what stands in for Google's storage, None for that itself."""
+    return os.environ.get("STORAGE_EMULATOR_HOST") or None
 
 
 def endpoint() -> str | None:
