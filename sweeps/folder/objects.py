@@ -151,6 +151,9 @@ class ObjectPath(PosixPath):
     def glob(self, pattern: str) -> Generator[ObjectPath, None, None]:
         """Yield what matches, a pattern a level."""
         first, _, rest = pattern.partition("/")
+        if rest and not set(first) & set("*?["):  # a folder may be in no list
+            yield from (self / first).glob(rest)
+            return
         for one in self.iterdir():
             if fnmatch.fnmatchcase(one.name, first):
                 yield from one.glob(rest) if rest else (one,)
