@@ -119,15 +119,15 @@ class ObjectPath(PosixPath):
 
     def exists(self, **_: Any) -> bool:
         """Return whether there is an object, or one below."""
-        return self._info().type != fs.FileType.NotFound
+        return bool(self._info().type != fs.FileType.NotFound)
 
     def is_file(self) -> bool:
         """Return whether it is an object."""
-        return self._info().type == fs.FileType.File
+        return bool(self._info().type == fs.FileType.File)
 
     def is_dir(self) -> bool:
         """Return whether objects are below."""
-        return self._info().type == fs.FileType.Directory
+        return bool(self._info().type == fs.FileType.Directory)
 
     def is_symlink(self) -> bool:
         """Return False."""
@@ -221,7 +221,7 @@ def _store(scheme: str) -> fs.FileSystem:
         region=region,
         connect_timeout=10,
         request_timeout=60,
-        allow_delayed_open=True,  # type: ignore[call-arg] # one put for what is not large
+        allow_delayed_open=True,  # type: ignore[call-arg,unused-ignore] # one put for what is not large
     )
 
 

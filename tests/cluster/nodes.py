@@ -117,6 +117,7 @@ class Cluster:
     folder: Path
     port: int
     dashboard: int
+    client: int
     token: str = field(default_factory=lambda: secrets.token_hex(16))
     nodes: list[Node] = field(default_factory=list)
 
@@ -140,7 +141,7 @@ class Cluster:
 
     def start_head(self) -> Node:
         """Start the head."""
-        client = f"--ray-client-server-port={free_port(HEAD)}"
+        client = f"--ray-client-server-port={self.client}"
         ports = [f"--port={self.port}", f"--dashboard-port={self.dashboard}"]
         where = [f"--dashboard-host={HEAD}", f"--temp-dir={self.folder}", "--head"]
         return self._start(HEAD, [*where, *ports, client], [])
@@ -190,7 +191,7 @@ def running() -> Iterator[Cluster]:
     """Start a cluster with a head alone."""
     # A short path: those of sockets may have 107 letters.
     folder = Path(tempfile.mkdtemp(prefix="rc", dir="/tmp"))
-    cluster = Cluster(folder, free_port(HEAD), free_port(HEAD))
+    cluster = Cluster(folder, free_port(HEAD), free_port(HEAD), free_port(HEAD))
     try:
         cluster.start_head()
         yield cluster

@@ -92,6 +92,37 @@ def test_ray_client(drive: Callable[..., Driver], shared: Cluster) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [{"RAY_AUTH_TOKEN": WRONG}, {"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": "disabled"}],
+    ids=["a wrong token", "none"],
+)
+def test_the_port_of_ray_client(variables: dict[str, str], shared: Cluster, tmp_path: Path) -> None:
+    """We never call there; it listens all the same, and lets nobody in by accident either."""
+    code = "import sys, ray; ray.init(sys.argv[1]); print('in:', ray.nodes())"
+    where = f"ray://{HEAD}:{shared.client}"
+
+    def call(**more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, where],
+            cwd=tmp_path,
+            env={**shared.environment, "HOME": str(tmp_path), **more},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    start = time.monotonic()
+    refused = call(**variables)
+    assert time.monotonic() - start < 60
+    assert refused.returncode != 0
+    assert "in:" not in refused.stdout
+    assert "ConnectionError" in refused.stderr, "Ray says no more"
+    assert shared.token not in refused.stderr
+    assert call().stdout.startswith("in:"), "it is the token that was missing"
+
+
 @pytest.mark.usefixtures("apart")
 def test_auto_where_no_cluster_runs(
     drive: Callable[..., Driver], shared: Cluster, tmp_path: Path
