@@ -35,7 +35,14 @@ def lease(folder: ObjectPath, command: str) -> Iterator[None]:
     Ctrl-C: what is finished is kept.
     """
     ours = _Lease(conditional(folder / NAME), command)
-    other = ours.take()
+    try:
+        other = ours.take()
+    except Exception as failure:  # many of the clients' own: a key that may read and not write
+        reason = " ".join(str(failure).split())[:200]
+        text = f"{folder}: the lock cannot be written: {reason}"
+        raise Refused(
+            [f"{text}; give a key that may write there, or choose another --out"]
+        ) from None
     if other is not None:
         raise Refused([_refusal(folder, other)])
     stop = threading.Event()

@@ -43,6 +43,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("weed")
     mine = {"accessKey": KEY, "secretKey": SECRET}
     who = [{"name": "me", "credentials": [mine], "actions": ["Admin", "Read", "Write", "List"]}]
+    guest = {"accessKey": "guest", "secretKey": SECRET}
+    who += [{"name": "guest", "credentials": [guest], "actions": ["Read", "List"]}]
     (folder / "s3.json").write_text(json.dumps({"identities": who}))
     ports = dict(zip(("s3", "master", "volume", "filer"), free_pairs(4), strict=True))
     options = [f"-{name}.port={port}" for name, port in ports.items()]
@@ -296,6 +298,13 @@ def robbed(folder: ObjectPath, other: bytes) -> None:
             "and AWS_SECRET_ACCESS_KEY to a key that may use it",
         ),
         (
+            {"AWS_ACCESS_KEY_ID": "guest"},
+            f"s3://{BUCKET}/x",
+            f"s3://{BUCKET}/x: the lock cannot be written: An error occurred (AccessDenied) when "
+            "calling the PutObject operation: Access Denied.; give a key that may write there, or "
+            "choose another --out",
+        ),
+        (
             {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"},
             f"s3://{BUCKET}/x",
             "s3://studies: nothing answers at http://127.0.0.1:1; correct AWS_ENDPOINT_URL, or "
@@ -317,7 +326,14 @@ def robbed(folder: ObjectPath, other: bytes) -> None:
             "ftp://host/x: unknown kind of storage 'ftp://'; known: a path, s3://, gs://",
         ),
     ],
-    ids=["a wrong key", "no store", "no bucket", "a key in the address", "another scheme"],
+    ids=[
+        "a wrong key",
+        "a key that may read",
+        "no store",
+        "no bucket",
+        "a key in the address",
+        "another scheme",
+    ],
 )
 def test_a_store_that_cannot_be_used(
     changed: dict[str, str],
