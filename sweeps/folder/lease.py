@@ -37,7 +37,7 @@ def lease(folder: ObjectPath, command: str) -> Iterator[None]:
     ours = _Lease(conditional(folder / NAME), command)
     try:
         other = ours.take()
-    except Exception as failure:  # many of the clients' own: a key that may read and not write
+    except Exception as failure:  # noqa: BLE001 - the clients' own, as where a key may only read
         reason = " ".join(str(failure).split())[:200]
         text = f"{folder}: the lock cannot be written: {reason}"
         raise Refused(
